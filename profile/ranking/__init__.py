@@ -1,0 +1,1 @@
+"""From an interest vector to a list of items: candidates, diversity, parts and reasons."""

@@ -1,0 +1,1 @@
+"""Where items and profiles live: one interface, the engine embedded or as a server."""

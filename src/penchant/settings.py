@@ -1,0 +1,260 @@
+"""Settings: `penchant.toml`, then `PENCHANT_*` from the environment, then command-line flags; the later wins.
+
+Settings are frozen and complete: every part is handed the section that it needs and nothing reads the
+environment behind its back. An unknown key, in the file or in the environment, is an error that names the
+nearest known one, because a setting that is silently ignored is worse than none.
+"""
+
+import difflib
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from penchant.errors import ConfigurationError
+
+__all__ = [
+    "EncoderSettings",
+    "FusionSettings",
+    "KafkaSettings",
+    "ProfileSettings",
+    "RecommendSettings",
+    "Settings",
+    "StoreSettings",
+    "WorkerSettings",
+    "load_settings",
+]
+
+PREFIX = "PENCHANT_"
+CONFIG_VARIABLE = "PENCHANT_CONFIG"
+TEST_PREFIX = "PENCHANT_TEST_"
+DEFAULT_FILE = Path("penchant.toml")
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """How to reach the broker, and how to behave towards it."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    options: dict[str, str | int | float | bool] = Field(
+        default={}, description="further librdkafka options for every client, such as security.protocol"
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        default="classic", description="classic: static members; consumer: KIP-848"
+    )
+    session_timeout_ms: int = Field(default=10_000, ge=6_000, description="of static members (classic only)")
+    transactions: bool = Field(
+        default=True, description="false: publish at least once, for brokers that manage no transactions"
+    )
+    partitions: int = Field(default=6, ge=1, le=10_000, description="of every topic keyed by user")
+    replication_factor: int = Field(default=1, ge=1)
+
+
+class StoreSettings(Section):
+    """Where items and profiles live."""
+
+    url: str = Field(default="", description="of a Qdrant server; empty: the embedded engine under data_dir")
+    api_key: SecretStr = SecretStr("")
+    grpc_port: int = Field(default=6334, ge=1, le=65_535)
+    timeout_s: Positive = 10.0
+
+
+class FusionSettings(Section):
+    """Shares of the modalities in an item's content vector, renormalised over those that an item has."""
+
+    text: Share = 0.5
+    image: Share = 0.3
+    audio: Share = 0.2
+
+
+class ProfileSettings(Section):
+    """What a profile keeps, and how much an action says about interest."""
+
+    strong_limit: int = Field(default=192, ge=1, le=4_096, description="newest strong signals kept per user")
+    weak_limit: int = Field(default=192, ge=1, le=4_096, description="newest weak signals kept per user")
+    short_half_life_ms: int = Field(default=8 * HOUR_MS, ge=1)
+    long_half_life_ms: int = Field(default=50 * DAY_MS, ge=1)
+    short_share_at: Positive = Field(
+        default=3.0,
+        description="k in rho = W_short / (W_short + k): recent weight that makes the mix half short",
+    )
+    seen_bits: int = Field(default=16_384, ge=64, le=65_536, multiple_of=64)
+    rating_low: Finite = Field(default=0.5, description="the lowest value of a `rate` action")
+    rating_high: Finite = Field(default=5.0, description="the highest value of a `rate` action")
+    weights: dict[str, Finite] = Field(default={}, description="overrides of the weights of actions, by name")
+    cached_profiles: int = Field(default=20_000, ge=1)
+    cached_items: int = Field(default=20_000, ge=1)
+    item_cache_s: Positive = Field(default=30.0, description="how long an edited item may be seen as it was")
+
+
+class RecommendSettings(Section):
+    """What is published for a user, and how often."""
+
+    count: int = Field(default=10, ge=1, le=100)
+    candidates: int = Field(default=50, ge=1, le=1_000)
+    interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="at most one list per user in this time"
+    )
+    relevance: Share = Field(default=0.8, description="lambda of maximal marginal relevance; 1: no diversity")
+    reasons: int = Field(default=3, ge=0, le=16, description="past events named per recommended item")
+
+
+class EncoderSettings(Section):
+    """What embeds each modality, and what it may read."""
+
+    media_roots: tuple[Path, ...] = Field(default=(), description="folders that file: references may point into")
+    max_media_bytes: int = Field(default=8 * 2**20, ge=1)
+    max_pixels: int = Field(default=40_000_000, ge=1)
+    max_audio_s: Positive = 60.0
+    threads: int = Field(default=0, ge=0, description="of the forward passes; 0: as many as there are cores")
+
+
+class WorkerSettings(Section):
+    """How one worker process behaves."""
+
+    instance_id: str = Field(
+        default="", max_length=128, description="of this worker among all; empty: from host name and data_dir"
+    )
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8321, ge=0, le=65_535)
+    batch_records: int = Field(default=4_096, ge=1, le=100_000, description="taken from Kafka at a time (interest)")
+    content_batch_records: int = Field(default=64, ge=1, le=10_000, description="likewise (content)")
+    stop_timeout_s: Positive = 20.0
+    sweep_interval_s: Positive = 5.0
+
+
+class Settings(BaseSettings):
+    """All of penchant's settings. Build them with `load_settings`, which turns mistakes into clear errors."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", validate_default=True
+    )
+
+    namespace: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+        description="prefixes topics, consumer groups and collections",
+    )
+    data_dir: Path = Field(default=Path(".penchant"), description="of the embedded store and the local broker")
+    id_key: SecretStr = Field(
+        default=SecretStr("penchant"), description="keys the hashes that stand for user ids in the store"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+    kafka: KafkaSettings = KafkaSettings()
+    store: StoreSettings = StoreSettings()
+    encoders: EncoderSettings = EncoderSettings()
+    fusion: FusionSettings = FusionSettings()
+    profile: ProfileSettings = ProfileSettings()
+    recommend: RecommendSettings = RecommendSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+    def prefixed(self, name: str) -> str:
+        """The name of a topic, group or collection within this namespace."""
+        return f"{self.namespace}.{name}" if self.namespace else name
+
+    @property
+    def instance_id(self) -> str:
+        """This worker's name among all: stable over restarts, so that a restart resumes its membership."""
+        if self.worker.instance_id:
+            return self.worker.instance_id
+        folder = hashlib.blake2b(str(self.data_dir.resolve()).encode(), digest_size=4).hexdigest()
+        return f"{socket.gethostname()}-{folder}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the base class's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the base class's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over file."""
+        file = settings_file()
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, file)) if file else sources
+
+
+def settings_file() -> Path | None:
+    """The settings file in force: `PENCHANT_CONFIG`, else `penchant.toml` in the working folder if it is there."""
+    if named := os.environ.get(CONFIG_VARIABLE):
+        if not Path(named).is_file():
+            raise ConfigurationError(f"{CONFIG_VARIABLE} names {named}, which is not a file")
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Reads settings from file, environment and `flags`.
+
+    Args:
+        flags: values by field name; sections as mappings. They win over the environment and the file.
+
+    Raises:
+        ConfigurationError: a key is unknown, or a value is not of its type or out of its bounds.
+    """
+    check_environment(os.environ)
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        raise ConfigurationError(
+            "\n".join(explain(problem) for problem in error.errors(include_url=False, include_input=False)),
+            hint="`penchant settings` shows every key with its default and meaning.",
+        ) from None
+    except ValueError as error:  # a TOML syntax error, or a section's value that is not JSON
+        raise ConfigurationError(f"The settings cannot be read: {error}") from None
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Refuses `PENCHANT_*` variables that are no setting: pydantic would ignore them in silence."""
+    known = {PREFIX + "__".join(path).upper() for path in setting_paths(Settings)} | {CONFIG_VARIABLE}
+    for name in environment:
+        if not name.startswith(PREFIX) or name.startswith(TEST_PREFIX) or name in known:
+            continue
+        mappings = (variable for variable in known if name.startswith(f"{variable}__"))
+        if any(variable in {"PENCHANT_KAFKA__OPTIONS", "PENCHANT_PROFILE__WEIGHTS"} for variable in mappings):
+            continue
+        near = difflib.get_close_matches(name, sorted(known), 1)
+        hint = f"Did you mean {near[0]}?" if near else "`penchant settings` shows every key."
+        raise ConfigurationError(f"The environment variable {name} is no setting of penchant", hint=hint)
+
+
+def setting_paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key of `model` as a path of names: sections and their fields."""
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from setting_paths(field.annotation, (*prefix, name))
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    """One validation problem in one line, with the nearest known key where the key is unknown."""
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, [".".join(path) for path in setting_paths(Settings)], 1)
+        return f"{key}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{key}: {problem['msg']}"

@@ -1,0 +1,1 @@
+"""Kafka in, Kafka out: the wire contract, the lanes, publishing, and the client."""

@@ -1,0 +1,205 @@
+"""The wire contract: one struct a topic, bounds on every field.
+
+A value is decoded into its struct in one step that checks types and bounds together; whatever does not fit
+never reaches a lane. Unknown fields are ignored, so that producers may be newer than workers. The type tag may
+be left out, since each topic carries one type.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penchant.profile.signals import Action
+
+__all__ = [
+    "Because",
+    "Click",
+    "ClickAction",
+    "Instant",
+    "Item",
+    "ItemReady",
+    "Media",
+    "MediaKind",
+    "MediaUpload",
+    "Post",
+    "Recommendations",
+    "Recommended",
+    "SourcePosition",
+    "Timings",
+    "Triple",
+]
+
+# No control characters: ids appear in keys, payloads and terminals.
+ID_PATTERN = r"^[^\x00-\x1f\x7f]+$"
+MAX_ID = 256
+MAX_TEXT = 20_000
+MAX_TITLE = 1_000
+MAX_MEDIA = 8
+MAX_TAGS = 64
+MAX_INLINE_BYTES = 8 * 2**20
+MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999
+
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Title = Annotated[str, Meta(max_length=MAX_TITLE)]
+Tag = Annotated[str, Meta(min_length=1, max_length=64)]
+Tags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)]
+Uri = Annotated[str, Meta(min_length=1, max_length=4_096)]
+InlineData = Annotated[bytes, Meta(min_length=1, max_length=MAX_INLINE_BYTES)]
+Language = Annotated[str, Meta(min_length=2, max_length=35)]
+Context = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=32)
+]
+Attributes = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=64)
+]
+# Epoch milliseconds, or RFC 3339 with an offset.
+Instant = Annotated[int, Meta(ge=-MAX_INSTANT_MS, le=MAX_INSTANT_MS)] | Annotated[datetime, Meta(tz=True)]
+FiniteValue = Annotated[float, Meta(ge=-1e9, le=1e9)]  # NaN and infinity satisfy no bound
+
+
+class ClickAction(StrEnum):
+    """What a `Click` may say was done. Posting and uploading have topics of their own."""
+
+    VIEW = Action.VIEW
+    CLICK = Action.CLICK
+    SKIP = Action.SKIP
+    LIKE = Action.LIKE
+    SHARE = Action.SHARE
+    SAVE = Action.SAVE
+    PURCHASE = Action.PURCHASE
+    RATE = Action.RATE
+    DISLIKE = Action.DISLIKE
+    HIDE = Action.HIDE
+
+
+class MediaKind(StrEnum):
+    """The modalities that media come in."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+class Media(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A picture or a sound: inline, or by reference."""
+
+    kind: MediaKind
+    uri: Uri | None = None
+    data: InlineData | None = None
+
+
+class Click(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="click"):
+    """A user did something to an item."""
+
+    event_id: Id
+    user_id: Id
+    item_id: Id
+    action: ClickAction = ClickAction.CLICK
+    value: FiniteValue | None = None
+    dwell_ms: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None
+    at: Instant | None = None
+    context: Context | None = None
+
+
+class Post(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="post"):
+    """A user wrote something. With `recommendable` false it is private: a search, for instance."""
+
+    event_id: Id
+    user_id: Id
+    item_id: Id | None = None
+    text: Text = ""
+    media: Annotated[tuple[Media, ...], Meta(max_length=MAX_MEDIA)] = ()
+    tags: Tags = ()
+    language: Language | None = None
+    at: Instant | None = None
+    recommendable: bool = True
+
+
+class MediaUpload(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="media-upload"):
+    """A user uploaded a picture or a sound."""
+
+    event_id: Id
+    user_id: Id
+    kind: MediaKind
+    item_id: Id | None = None
+    uri: Uri | None = None
+    data: InlineData | None = None
+    caption: Text = ""
+    at: Instant | None = None
+    recommendable: bool = True
+
+
+class Item(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="item"):
+    """Something of the catalogue. A null value on the topic withdraws the item that the key names."""
+
+    item_id: Id
+    title: Title = ""
+    text: Text = ""
+    media: Annotated[tuple[Media, ...], Meta(max_length=MAX_MEDIA)] = ()
+    tags: Tags = ()
+    attributes: Attributes = msgspec.field(default_factory=dict)
+    entity: Id | None = None
+    at: Instant | None = None
+
+
+class Triple(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="triple"):
+    """A fact of the knowledge graph: `head` stands in `relation` to `tail`."""
+
+    head: Id
+    relation: Id
+    tail: Id
+
+
+class ItemReady(Struct, frozen=True, kw_only=True, tag_field="type", tag="item-ready"):
+    """Internal: an item that this user waits for has vectors."""
+
+    user_id: Id
+    item_id: Id
+
+
+class Because(Struct, frozen=True, kw_only=True):
+    """A past event that speaks for an item, and by how much of the item's score."""
+
+    event_id: str
+    item_id: str
+    action: str
+    part: float
+
+
+class Recommended(Struct, frozen=True, kw_only=True):
+    """One item of a list. `by_modality` sums to `score`."""
+
+    item_id: str
+    score: float
+    by_modality: dict[str, float]
+    because: tuple[Because, ...] = ()
+
+
+class SourcePosition(Struct, frozen=True, kw_only=True):
+    """A record that a list took into account: the newest one of its partition."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """When the newest event behind a list happened to penchant, in epoch milliseconds."""
+
+    recorded: int  # the record's timestamp on the input topic
+    stored: int  # the profile was in the store
+    ranked: int  # the list was made
+
+
+class Recommendations(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="recommendations"):
+    """What to show a user now. The last one of a key is the one in force (the topic is compacted)."""
+
+    user_id: str
+    profile_version: int
+    as_of: int
+    items: tuple[Recommended, ...] = ()
+    inputs: tuple[SourcePosition, ...] = ()
+    timings: Timings | None = None
