@@ -215,7 +215,7 @@ def broker_error(error: KafkaException | KafkaError) -> PenchantError:
             f"A record is too large for its topic ({said})", hint="Send large media by reference, or make it smaller."
         )
     if (hint := CONFIGURATION_HINTS.get(cause.name())) is not None:
-        return ConfigurationError(f"The broker refuses ({said})", hint=hint)
+        return ConfigurationError(f"Kafka refuses ({said})", hint=hint)
     return BrokerUnavailable(
         f"The broker does not answer ({said})",
         hint="Is kafka.bootstrap_servers right, and the broker running? `penchant broker` starts a local one.",

@@ -5,7 +5,8 @@ and, with range assignment, a worker. The count is fixed for the life of a topic
 elsewhere than their past.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -14,7 +15,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 from msgspec import Struct
 
 from penchant.settings import Settings
-from penchant.streams.connection import MAX_RECORD_BYTES, broker_error, open_admin
+from penchant.streams.connection import MAX_RECORD_BYTES, BrokerUnavailable, broker_error, open_admin
 
 __all__ = [
     "Finding",
@@ -129,7 +130,7 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
 
 
 def create_topics(settings: Settings) -> list[str]:
-    """Creates the topics that are missing and leaves the others as they are.
+    """Creates the topics that are missing and leaves the others as they are; returns when all can be used.
 
     Returns:
         The names of those created, in the order of `Topic`.
@@ -153,7 +154,17 @@ def create_topics(settings: Settings) -> list[str]:
                 raise broker_error(error) from error
         else:
             created.append(name)
+    await_topics(admin, created)
     return created
+
+
+def await_topics(admin: AdminClient, names: Sequence[str]) -> None:
+    """Waits until the broker knows the topics that its controller has just created, which takes it a moment."""
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while names and len(describe_topics(admin, names)) < len(names):
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable(f"New topics did not appear within {REQUEST_TIMEOUT_S:g} s")
+        time.sleep(0.02)
 
 
 def check_topics(settings: Settings) -> list[Finding]:

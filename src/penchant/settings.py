@@ -174,7 +174,7 @@ class Settings(BaseSettings):
 
     def prefixed(self, name: str) -> str:
         """The name of a topic, group or collection within this namespace."""
-        return f"{self.namespace}.{name}" if self.namespace else name
+        return f"{self.namespace}.{name}" if self.namespace else str(name)  # of an enumeration's member, its text
 
     @property
     def instance_id(self) -> str:

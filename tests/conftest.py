@@ -1,0 +1,58 @@
+"""What tests share: one real Kafka a session, settings with a namespace of their own, and the shared data."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penchant.broker import BrokerNotInstalled, LocalBroker
+from penchant.settings import Settings, load_settings
+from penchant.streams.topics import create_topics
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs Kafka, so that `-m "not kafka"` runs the rest."""
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """Apache Kafka on a free port. On continuous integration its absence fails, elsewhere it skips."""
+    try:
+        broker = LocalBroker.start(tmp_path_factory.mktemp("kafka"), port=0, engine="kafka")
+    except BrokerNotInstalled as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+    with broker:
+        yield broker
+
+
+@pytest.fixture
+def settings(kafka: LocalBroker, tmp_path: Path) -> Settings:
+    """Settings for the session's Kafka with a namespace and a data folder of this test's own; topics exist.
+
+    Other values: `settings.model_copy(update={...})`.
+    """
+    own = load_settings(
+        namespace=f"t{secrets.token_hex(4)}",
+        data_dir=tmp_path / "data",
+        kafka={"bootstrap_servers": kafka.bootstrap_servers, "partitions": 3},
+        worker={"http_port": 0},
+    )
+    create_topics(own)
+    return own
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The data sets beside the repository; tests of them are skipped where it stands alone."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"there is no {SHARED_DATA}")
+    return SHARED_DATA
