@@ -32,9 +32,10 @@ __all__ = [
     "Triple",
 ]
 
-# No control characters: ids appear in keys, payloads and terminals.
-ID_PATTERN = r"^[^\x00-\x1f\x7f]+$"
+# No control characters: ids appear in keys, payloads and terminals. Not `$`, which a last newline would pass.
+ID_PATTERN = r"^[^\x00-\x1f\x7f]+(?![\s\S])"
 MAX_ID = 256
+MAX_OWN_ID = 200
 MAX_TEXT = 20_000
 MAX_TITLE = 1_000
 MAX_MEDIA = 8
@@ -43,6 +44,8 @@ MAX_INLINE_BYTES = 8 * 2**20
 MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
+# What a user's own event names: with its author before it, it is an id that others' events may name.
+OwnId = Annotated[str, Meta(min_length=1, max_length=MAX_OWN_ID, pattern=ID_PATTERN)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Title = Annotated[str, Meta(max_length=MAX_TITLE)]
 Tag = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -107,9 +110,9 @@ class Click(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ty
 class Post(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="post"):
     """A user wrote something. With `recommendable` false it is private: a search, for instance."""
 
-    event_id: Id
+    event_id: OwnId
     user_id: Id
-    item_id: Id | None = None
+    item_id: OwnId | None = None
     text: Text = ""
     media: Annotated[tuple[Media, ...], Meta(max_length=MAX_MEDIA)] = ()
     tags: Tags = ()
@@ -121,10 +124,10 @@ class Post(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="typ
 class MediaUpload(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="media-upload"):
     """A user uploaded a picture or a sound."""
 
-    event_id: Id
+    event_id: OwnId
     user_id: Id
     kind: MediaKind
-    item_id: Id | None = None
+    item_id: OwnId | None = None
     uri: Uri | None = None
     data: InlineData | None = None
     caption: Text = ""

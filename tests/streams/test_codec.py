@@ -124,6 +124,7 @@ OUT_OF_BOUNDS = {
     "an id too long": (Click, {**CLICK, "item_id": "x" * (MAX_ID + 1)}),
     "an id that is a number": (Click, {**CLICK, "user_id": 7}),
     "a newline in an id": (Click, {**CLICK, "user_id": "u\n1"}),
+    "a newline behind an id": (Click, {**CLICK, "user_id": "u1\n"}),
     "an escape sequence in an id": (Click, {**CLICK, "item_id": "\x1b[31m"}),
     "a NUL in an id": (Click, {**CLICK, "event_id": "a\x00b"}),
     "a huge value": (Click, {**CLICK, "value": 1e300}),

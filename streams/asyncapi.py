@@ -1,0 +1,149 @@
+"""The wire contract as AsyncAPI 3.0, generated from the structs and the settings: it cannot fall behind them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penchant import __version__
+from penchant.settings import Settings
+from penchant.streams.codec import CONTENT_TYPE, JSON, MSGPACK
+from penchant.streams.dead_letters import DETAIL, OFFSET, PARTITION, REASON, TIMESTAMP, TOPIC
+from penchant.streams.events import (
+    Click,
+    Item,
+    ItemReady,
+    MediaUpload,
+    Post,
+    Recommendations,
+    Triple,
+)
+from penchant.streams.topics import Topic, TopicSpec, topic_specs
+
+__all__ = ["contract"]
+
+REFERENCE = "#/components/schemas/{name}"
+
+PAYLOADS: Mapping[Topic, type[msgspec.Struct]] = {
+    Topic.CLICKS: Click,
+    Topic.POSTS: Post,
+    Topic.MEDIA_UPLOADS: MediaUpload,
+    Topic.ITEMS: Item,
+    Topic.TRIPLES: Triple,
+    Topic.ITEM_READY: ItemReady,
+    Topic.RECOMMENDATIONS: Recommendations,
+}
+# What penchant sends and what it receives; what it tells only itself is both.
+SENT = frozenset({Topic.RECOMMENDATIONS, Topic.DEAD_LETTERS, Topic.ITEM_READY})
+RECEIVED = frozenset(PAYLOADS) - {Topic.RECOMMENDATIONS}
+NULLABLE = frozenset({Topic.ITEMS, Topic.TRIPLES, Topic.RECOMMENDATIONS})
+KEYS: Mapping[Topic, str] = {
+    Topic.ITEMS: "the item's id",
+    Topic.TRIPLES: "the triple's head",
+    Topic.DEAD_LETTERS: "the original record's key",
+}
+USER_KEY = "the user's id"
+
+CONTENT_TYPE_HEADER = {
+    "type": "object",
+    "properties": {
+        CONTENT_TYPE: {
+            "enum": [MSGPACK.decode(), JSON.decode()],
+            "description": "Without it a value that begins with a brace or white space is JSON, any other msgpack.",
+        }
+    },
+}
+DEAD_LETTER_HEADERS = {
+    "type": "object",
+    "properties": {
+        TOPIC: {"type": "string", "description": "where the original came from"},
+        PARTITION: {"type": "string", "pattern": "^[0-9]+$"},
+        OFFSET: {"type": "string", "pattern": "^[0-9]+$"},
+        TIMESTAMP: {"type": "string", "description": "of the original record, epoch milliseconds"},
+        REASON: {"type": "string", "description": "a short word for counting and filtering"},
+        DETAIL: {"type": "string", "description": "what is wrong; names fields and bounds, never values"},
+    },
+    "required": [TOPIC, PARTITION, OFFSET, TIMESTAMP, REASON, DETAIL],
+}
+
+
+def contract(settings: Settings) -> dict[str, Any]:
+    """The AsyncAPI 3.0 document of this namespace, ready to be written as JSON (which is YAML, too)."""
+    references, schemas = msgspec.json.schema_components(PAYLOADS.values(), ref_template=REFERENCE)
+    for struct in PAYLOADS.values():
+        schema = schemas[struct.__name__]
+        # The codec takes values without the type tag, since a topic carries one type.
+        schema["required"] = [name for name in schema["required"] if name != "type"]
+    payloads = dict(zip(PAYLOADS, references, strict=True))
+    specs = topic_specs(settings)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "penchant",
+            "version": __version__,
+            "description": "Events in, recommendations out. Unknown fields are ignored. Times are epoch "
+            "milliseconds or RFC 3339 with an offset; absent, the record's timestamp counts.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": MSGPACK.decode(),
+        "channels": {spec.topic.value: channel(spec) for spec in specs},
+        "operations": dict(operation for spec in specs for operation in operations(spec.topic)),
+        "components": {
+            "schemas": schemas,
+            "messages": {spec.topic.value: message(spec.topic, payloads) for spec in specs},
+        },
+    }
+
+
+def channel(spec: TopicSpec) -> dict[str, Any]:
+    """A topic, and how the broker keeps it."""
+    topic = spec.topic.value
+    return {
+        "address": spec.name,
+        "messages": {topic: {"$ref": f"#/components/messages/{topic}"}},
+        "bindings": {
+            "kafka": {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "replicas": spec.replication_factor,
+                "topicConfiguration": {
+                    "cleanup.policy": [spec.cleanup],
+                    "max.message.bytes": spec.max_message_bytes,
+                },
+                "bindingVersion": "0.5.0",
+            }
+        },
+    }
+
+
+def operations(topic: Topic) -> list[tuple[str, dict[str, Any]]]:
+    """What penchant does with a topic."""
+    actions = [action for action, topics in (("receive", RECEIVED), ("send", SENT)) if topic in topics]
+    return [
+        (f"{action}-{topic.value}", {"action": action, "channel": {"$ref": f"#/channels/{topic.value}"}})
+        for action in actions
+    ]
+
+
+def message(topic: Topic, payloads: Mapping[Topic, dict[str, Any]]) -> dict[str, Any]:
+    """What a record of the topic looks like."""
+    described: dict[str, Any] = {
+        "name": topic.value,
+        "bindings": {
+            "kafka": {
+                "key": {"type": "string", "description": KEYS.get(topic, USER_KEY)},
+                "bindingVersion": "0.5.0",
+            }
+        },
+    }
+    if topic is Topic.DEAD_LETTERS:
+        return described | {
+            "summary": "The original bytes of what could not be used, with its own headers and these.",
+            "contentType": "application/octet-stream",
+            "headers": DEAD_LETTER_HEADERS,
+        }
+    summary, _, _ = (PAYLOADS[topic].__doc__ or "").partition("\n")
+    payload: dict[str, Any] = payloads[topic]
+    if topic in NULLABLE:
+        payload = {"oneOf": [payload, {"type": "null", "description": "deletes what the key names"}]}
+    return described | {"summary": summary, "headers": CONTENT_TYPE_HEADER, "payload": payload}

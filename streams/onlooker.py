@@ -1,0 +1,168 @@
+"""Reads one topic from outside the lanes: all that it holds, or what comes from now on.
+
+Without a group a reader is an onlooker: it takes every partition, keeps no offsets on the broker and disturbs
+nobody. With a group it shares the topic with the group's other members and goes on where they left off.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+
+from penchant.settings import Settings
+from penchant.streams.connection import broker_error, common_options
+from penchant.streams.records import Record
+from penchant.streams.topics import Topic
+
+__all__ = ["TopicReader"]
+
+log = logging.getLogger("penchant.kafka")
+
+REQUEST_TIMEOUT_S = 10.0
+BATCH = 500
+# What a partition answers while it is new, or on its way to another broker.
+LEADERLESS = frozenset({"LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION"})
+RETRY_PAUSE_S = 0.05
+
+
+class TopicReader:
+    """Reads committed records of one topic; a context manager.
+
+    Args:
+        settings: of this process.
+        topic: which of penchant's topics.
+        group: a consumer group to be a member of, within the namespace; "": none.
+        from_beginning: start with the oldest record kept, not with the next one. A group that has committed
+            offsets goes on from those, whatever this says.
+
+    Partitions added to the topic later are seen by members of a group alone.
+    """
+
+    def __init__(self, settings: Settings, topic: Topic, *, group: str = "", from_beginning: bool = False) -> None:
+        self.name = settings.prefixed(topic)
+        self.group = group
+        self.from_beginning = from_beginning
+        self.options: dict[str, Any] = {
+            **common_options(settings),
+            "group.id": settings.prefixed(group or "onlooker"),
+            "enable.auto.commit": bool(group),
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest" if from_beginning or not group else "latest",
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "fetch.queue.backoff.ms": 50,
+            "fetch.wait.max.ms": 100,  # how soon an empty partition is known to be one
+        }
+        self.unread: set[int] = set()
+
+    def __enter__(self) -> Self:
+        """Connects. Without a group, records published from here on are seen.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+            ConfigurationError: the broker refuses, or the topic does not exist.
+        """
+        try:
+            self.consumer = Consumer(self.options, logger=log)
+        except KafkaException as error:
+            raise broker_error(error) from error
+        try:
+            partitions = self.partitions()
+            if self.group:
+                self.consumer.subscribe([self.name])
+            else:
+                self.unread = set(partitions)
+                self.consumer.assign([self.start(partition) for partition in partitions])
+        except KafkaException as error:
+            self.consumer.close()
+            raise broker_error(error) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leaves the group, committing what was marked as done."""
+        self.consumer.close()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every partition has been read to its end at least once (without a group)."""
+        return not self.unread
+
+    def read(self, timeout_s: float) -> list[Record]:
+        """The next records: up to some hundreds, none after `timeout_s`.
+
+        Raises:
+            BrokerUnavailable, ConfigurationError: as the broker says.
+        """
+        records = []
+        try:
+            messages = self.consumer.consume(BATCH, timeout_s)
+        except KafkaException as error:
+            raise broker_error(error) from error
+        for message in messages:
+            problem = message.error()
+            if problem is None:
+                records.append(as_record(message))
+            elif problem.name() == "_PARTITION_EOF":
+                self.unread.discard(message.partition() or 0)
+            elif problem.name() != "_MAX_POLL_EXCEEDED":  # a slow caller's partitions went to others: it joins anew
+                raise broker_error(problem)
+        return records
+
+    def done(self, record: Record) -> None:
+        """Marks a record and those before it as dealt with: the group goes on behind it."""
+        with contextlib.suppress(KafkaException):  # the partition is another member's now, who reads it again
+            self.consumer.store_offsets(offsets=[TopicPartition(record.topic, record.partition, record.offset + 1)])
+
+    def partitions(self) -> list[int]:
+        """The topic's partitions."""
+        topic = self.consumer.list_topics(self.name, timeout=REQUEST_TIMEOUT_S).topics[self.name]
+        if topic.error is not None:
+            raise KafkaException(topic.error)
+        return sorted(topic.partitions)
+
+    def start(self, partition: int) -> TopicPartition:
+        """Where to start in a partition.
+
+        The end is the last stable offset, since the consumer reads committed records: what an open transaction
+        has written is still to come.
+        """
+        if self.from_beginning:
+            return TopicPartition(self.name, partition, OFFSET_BEGINNING)
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            try:
+                _, end = self.consumer.get_watermark_offsets(
+                    TopicPartition(self.name, partition), timeout=REQUEST_TIMEOUT_S
+                )
+            except KafkaException as error:
+                if error.args[0].name() not in LEADERLESS or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_PAUSE_S)
+            else:
+                return TopicPartition(self.name, partition, end)
+
+
+def as_record(message: Message) -> Record:
+    """A consumer's message as a record."""
+    _, timestamp = message.timestamp()
+    headers = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())
+    return Record(
+        topic=str(message.topic()),
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp=timestamp,
+        key=as_bytes(message.key()),
+        value=as_bytes(message.value()),
+        headers={name: as_bytes(value) or b"" for name, value in headers},
+    )
+
+
+def as_bytes(part: str | bytes | None) -> bytes | None:
+    """A part of a message; without deserialisers it is always bytes."""
+    return part.encode() if isinstance(part, str) else part
