@@ -8,6 +8,9 @@ Qdrant's model reduced to what penchant needs, asynchronous, and the same for th
 payload. `write` replaces a point only where the stored token is the one that the writer read (or the point is
 absent where the writer found none), and reports by reading back which of its points stand. A counter would not
 do: two writers who both go from r to r + 1 both read r + 1 back and both believe that they won.
+
+A write that is reported as standing was applied. One that is not may have been applied all the same, and replaced
+before it was read back; its author reads the point again and finds its part in it, or merges it again.
 """
 
 import secrets

@@ -1,0 +1,369 @@
+"""The embedded store: Qdrant's engine within this process, one shard a collection, in one folder.
+
+All calls run in one dedicated thread: the event loop never waits for the engine, and the operations of a shard
+are serial, which makes a compare-and-set with its reading back one step. The engine holds the interpreter's
+lock while it works, so that a large request would stall every thread; requests therefore go in slices.
+
+Searches compare with every point: exact, and linear in their number (1 to 3 ms per query for 5,000 points of
+832 dimensions). The index that the engine could build is left out, for building it stops everything for seconds.
+
+An acknowledged write survives the death of the process, for it is in the write-ahead log; only `flush` puts it
+on the disk for good. The engine shortens that log when it flushes, hence also after every so many points.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import numpy as np
+import qdrant_edge as edge
+from filelock import FileLock, Timeout
+
+from penchant.errors import ConfigurationError
+from penchant.profile.store.base import (
+    TOKEN,
+    CollectionLayout,
+    Point,
+    Scored,
+    SearchFilter,
+    StoreUnavailable,
+    Vector,
+    Write,
+)
+from penchant.profile.store.layout import (
+    META_ID,
+    check_layout,
+    check_points,
+    check_writes,
+    excluded_ids,
+    fields,
+    meta_point,
+    slices,
+)
+
+__all__ = ["EdgeStore"]
+
+WRITE_SLICE = 64  # points: 10 to 30 ms of the interpreter's lock
+READ_SLICE = 64  # points, likewise
+SEARCH_SLICE = 8  # queries: 10 to 25 ms at 5,000 points
+FLUSH_POINTS = 4_096  # the log holds some 40 to 100 MB by then, and flushing takes a tenth of a second
+
+INDEX_TYPES = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "bool": edge.PayloadSchemaType.Bool,
+}
+
+T = TypeVar("T")
+PointId = int | UUID | str  # as the engine may return it
+
+
+class EdgeStore:
+    """A store in a folder of its own, for one process at a time.
+
+    Args:
+        folder: where the shards are; created on opening.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.collections: dict[str, Collection] = {}
+        # Not bound to a thread: it is taken and released in whichever thread opens and closes the store.
+        self.lock = FileLock(folder / "lock", thread_local=False)
+        self.engine = ThreadPoolExecutor(1, thread_name_prefix="edge")
+
+    async def open(self, layouts: Sequence[CollectionLayout]) -> None:
+        """Opens the collections, creating what is missing with its payload indexes.
+
+        Raises:
+            ConfigurationError: another process uses the folder, or it cannot be written.
+            LayoutMismatch: a collection exists with another fingerprint or other dimensions.
+        """
+        try:
+            if not self.lock.is_locked:
+                self.take_folder()
+            for layout in layouts:
+                if layout.name not in self.collections:
+                    self.collections[layout.name] = await self.run(open_collection, self.folder, layout)
+        except BaseException:
+            await self.release()
+            raise
+
+    def take_folder(self) -> None:
+        """Takes the folder's lock, or says who has it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigurationError(
+                f"Another penchant worker uses the folder {self.folder}",
+                hint="The embedded store admits one process: commands beside the worker ask its HTTP port. For "
+                "several workers start a Qdrant server and set `store.url`.",
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"The folder {self.folder} cannot be used: {error.strerror}", hint="Set `data_dir` to a folder of yours"
+            ) from error
+
+    async def close(self) -> None:
+        """Flushes what is pending and releases the store."""
+        try:
+            await self.release()
+        finally:
+            self.engine.shutdown(wait=False)
+
+    async def release(self) -> None:
+        """Closes the collections and gives the folder back, even where flushing fails."""
+        try:
+            while self.collections:
+                _, collection = self.collections.popitem()
+                await self.run(collection.close)
+        finally:
+            self.lock.release()
+
+    async def flush(self) -> None:
+        """Makes what was acknowledged durable against a power cut."""
+        for collection in self.collections.values():
+            await self.run(collection.flush)
+
+    async def retrieve(
+        self,
+        collection: str,
+        ids: Sequence[UUID],
+        *,
+        vectors: Sequence[str] = (),
+        payload: Sequence[str] | bool = True,
+    ) -> dict[UUID, Point]:
+        """The points that exist among `ids`, with the payload fields and vectors named."""
+        shard = self.collections[collection].shard
+        found: dict[UUID, Point] = {}
+        for part in slices(ids, READ_SLICE):
+            records = await self.run(shard.retrieve, list(part), fields(payload), list(vectors))
+            found.update((point.id, point) for point in map(to_point, records))
+        return found
+
+    async def write(self, collection: str, writes: Sequence[Write]) -> set[UUID]:
+        """Compares and sets many points at once; gives the ids of those whose write stands."""
+        target = self.collections[collection]
+        check_writes(target.layout, writes)
+        stands: set[UUID] = set()
+        for part in slices(writes, WRITE_SLICE):
+            stands |= await self.run(target.write, part)
+        return stands
+
+    async def put(self, collection: str, points: Sequence[Point]) -> None:
+        """Writes points unconditionally, behind all writes acknowledged before."""
+        target = self.collections[collection]
+        check_points(target.layout, points)
+        for part in slices(points, WRITE_SLICE):
+            await self.run(target.put, part)
+
+    async def search(
+        self,
+        collection: str,
+        vector: str,
+        queries: Sequence[tuple[Vector, SearchFilter]],
+        *,
+        limit: int,
+        payload: Sequence[str] | bool = True,
+    ) -> list[list[Scored]]:
+        """For each query the `limit` points of largest dot product, best first."""
+        shard = self.collections[collection].shard
+        found: list[list[Scored]] = []
+        for part in slices(queries, SEARCH_SLICE):
+            requests = [
+                edge.QueryRequest(
+                    limit,
+                    query=edge.Query.Nearest(buffer(query), vector),
+                    filter=to_filter(where),
+                    with_payload=fields(payload),
+                )
+                for query, where in part
+            ]
+            answers = await self.run(shard.query_batch, edge.QueryBatchRequest(requests))
+            found.extend([to_scored(hit) for hit in hits] for hits in answers)
+        return found
+
+    async def scroll(
+        self,
+        collection: str,
+        where: SearchFilter,
+        *,
+        vectors: Sequence[str] = (),
+        payload: Sequence[str] | bool = True,
+        page: int = 256,
+    ) -> AsyncIterator[Point]:
+        """All points that pass `where`, in no particular order."""
+        shard = self.collections[collection].shard
+        following: PointId | None = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=following,
+                limit=page,
+                filter=to_filter(where),
+                with_payload=fields(payload),
+                with_vector=list(vectors),
+            )
+            records, following = await self.run(shard.scroll, request)
+            for record in records:
+                yield to_point(record)
+            if following is None:
+                return
+
+    async def count(self, collection: str, where: SearchFilter) -> int:
+        """How many points pass `where`."""
+        request = edge.CountRequest(exact=True, filter=to_filter(where))
+        return await self.run(self.collections[collection].shard.count, request)
+
+    async def run(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Runs a call in the engine's thread.
+
+        Raises:
+            StoreUnavailable: the engine refused, for want of disk space for instance.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.engine, call, *arguments)
+        except Exception as error:
+            # The engine raises bare exceptions for whatever happens within it, and typed ones for a caller's mistakes.
+            if type(error) is not Exception and not isinstance(error, OSError):
+                raise
+            raise StoreUnavailable(
+                f"The embedded store failed: {error}", hint=f"See that the disk of {self.folder} has space and works."
+            ) from error
+
+
+class Collection:
+    """One shard with its layout. Its methods run in the engine's thread alone."""
+
+    def __init__(self, shard: edge.EdgeShard, layout: CollectionLayout) -> None:
+        self.shard = shard
+        self.layout = layout
+        self.unflushed = 0
+
+    def write(self, writes: Sequence[Write]) -> set[UUID]:
+        """Compares and sets one slice; gives the ids of those whose write stands."""
+        absent = [to_edge(write.point) for write in writes if write.expected is None]
+        present = [write for write in writes if write.expected is not None]
+        if absent:
+            self.update(edge.UpdateOperation.upsert_points(absent, update_mode=edge.UpdateMode.InsertOnly), len(absent))
+        if present:
+            unchanged = edge.Filter(should=[holds(write.point.id, write.expected) for write in present])
+            points = [to_edge(write.point) for write in present]
+            self.update(edge.UpdateOperation.upsert_points(points, unchanged, edge.UpdateMode.UpdateOnly), len(present))
+        written = {write.point.id: write.point.token for write in writes}
+        stored = map(to_point, self.shard.retrieve(list(written), [TOKEN], with_vector=False))
+        return {point.id for point in stored if point.token == written[point.id]}
+
+    def put(self, points: Sequence[Point]) -> None:
+        """Writes one slice unconditionally."""
+        self.update(edge.UpdateOperation.upsert_points([to_edge(point) for point in points]), len(points))
+
+    def update(self, operation: edge.UpdateOperation, points: int) -> None:
+        """Applies an operation on so many points; flushes when enough have gathered."""
+        self.shard.update(operation)
+        self.unflushed += points
+        if self.unflushed >= FLUSH_POINTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Puts on disk whatever is only in the log."""
+        self.shard.flush()
+        self.unflushed = 0
+
+    def close(self) -> None:
+        """Flushes and lets go of the files."""
+        try:
+            self.flush()
+        finally:
+            self.shard.close()
+
+
+def open_collection(folder: Path, layout: CollectionLayout) -> Collection:
+    """Loads a shard, or creates it."""
+    path = folder / layout.name
+    if not path.exists():
+        create_shard(path, layout)
+    shard = edge.EdgeShard.load(str(path))
+    try:
+        held = [to_point(record).payload for record in shard.retrieve([META_ID], True, False)]  # noqa: FBT003  the engine's signature
+        check_layout(layout, held=held[0] if held else None, dimensions=held[0]["vectors"] if held else {})
+        create_indexes(shard, layout)
+    except BaseException:
+        shard.close()
+        raise
+    return Collection(shard, layout)
+
+
+def create_shard(path: Path, layout: CollectionLayout) -> None:
+    """Creates a shard under another name first, so that one cut short by a crash is never taken for whole."""
+    draft = path.with_name(f"{path.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    vectors = {name: edge.EdgeVectorParams(size, edge.Distance.Dot) for name, size in layout.vectors.items()}
+    shard = edge.EdgeShard.create(str(draft), edge.EdgeConfig(vectors=vectors))
+    try:
+        shard.update(edge.UpdateOperation.upsert_points([to_edge(meta_point(layout))]))
+        shard.flush()
+    finally:
+        shard.close()
+    draft.rename(path)
+
+
+def create_indexes(shard: edge.EdgeShard, layout: CollectionLayout) -> None:
+    """Creates the payload indexes that the shard does not have yet."""
+    for field in layout.indexes.keys() - shard.info().payload_schema.keys():
+        shard.update(edge.UpdateOperation.create_field_index(field, INDEX_TYPES[layout.indexes[field]]))
+
+
+def holds(point: UUID, token: int | None) -> edge.Filter:
+    """Passes the one point, while it has the token."""
+    return edge.Filter(must=[edge.HasIdCondition({point}), matches(TOKEN, token)])
+
+
+def matches(field: str, value: Any) -> edge.FieldCondition:
+    """Passes points whose field has the value."""
+    # The engine takes Python's truth values for the whole numbers 0 and 1, and numpy's for what they are.
+    exact: Any = np.bool_(value) if isinstance(value, bool) else value
+    return edge.FieldCondition(field, match=edge.MatchValue(exact))
+
+
+def to_filter(where: SearchFilter) -> edge.Filter:
+    """`where` in the engine's terms."""
+    return edge.Filter(
+        must=[matches(*pair) for pair in where.equal.items()],
+        must_not=[edge.HasIdCondition(set(excluded_ids(where))), *(matches(*pair) for pair in where.unequal.items())],
+    )
+
+
+def to_edge(point: Point) -> edge.Point:
+    """`point` in the engine's terms."""
+    return edge.Point(point.id, {name: buffer(vector) for name, vector in point.vectors.items()}, point.payload)
+
+
+def buffer(vector: Vector) -> Any:
+    """The vector as it is: the engine reads any sequence of numbers, which its annotations do not say."""
+    return vector
+
+
+def to_point(record: edge.Record) -> Point:
+    """A point that the engine returned."""
+    vectors = record.vector if isinstance(record.vector, dict) else {}
+    return Point(
+        id=to_uuid(record.id),
+        payload=record.payload or {},
+        vectors={name: np.asarray(vector, np.float32) for name, vector in vectors.items()},
+    )
+
+
+def to_scored(hit: edge.ScoredPoint) -> Scored:
+    """A point that a search found."""
+    return Scored(id=to_uuid(hit.id), score=hit.score, payload=hit.payload or {})
+
+
+def to_uuid(point: PointId) -> UUID:
+    """An id that the engine returned."""
+    return point if isinstance(point, UUID) else UUID(str(point))
