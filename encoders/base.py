@@ -7,15 +7,16 @@ owns the device, `finish` on its output (pooling, normalising). An input that ca
 """
 
 import hashlib
+import importlib
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.errors import PenchantError
+from penchant.errors import ConfigurationError, PenchantError
 
-__all__ = ["Encoder", "Fingerprint", "Undecodable", "fingerprint", "unit_rows"]
+__all__ = ["Encoder", "Fingerprint", "Undecodable", "Vectors", "extra", "fingerprint", "unit_rows"]
 
 Input_contra = TypeVar("Input_contra", contravariant=True)
 Prepared = TypeVar("Prepared")
@@ -77,3 +78,20 @@ def unit_rows(rows: NDArray[np.floating]) -> Vectors:
 def fingerprint(*parts: object) -> Fingerprint:
     """A short digest of everything that an encoder's output depends on."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def extra(module: str) -> Any:
+    """Imports a module of the optional part that encodes.
+
+    A process that encodes nothing runs without that part, and imports the encoders' modules all the same.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Embedding needs {error.name or module}, which is not installed",
+            hint='Install the encoders with: pip install "penchant[encoders]"',
+        ) from error

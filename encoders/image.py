@@ -1,0 +1,153 @@
+"""Images: what colours a picture has, and which way its edges run.
+
+A soft histogram over hue, saturation and value says the first, histograms of oriented gradients (Dalal and
+Triggs, "Histograms of Oriented Gradients for Human Detection", 2005) the second. No weights, nothing to load:
+near pictures look alike, which is less than that they show the same thing.
+
+Decoding trusts nothing: a short list of formats, the size checked from the header before any pixel is decoded,
+and whatever a decoder does about a file that is not what it claims comes out as `Undecodable`.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant.encoders.base import Undecodable, Vectors, extra, fingerprint, unit_rows
+
+__all__ = ["ColourShape"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+
+# The choices below are by 1-NN accuracy on natural images: of colour alone 0.25, of gradients alone 0.25, of both
+# 0.30, centred 0.32; more bins or finer cells gain nothing.
+SIDE = 48
+HUES, SATURATIONS, VALUES = 8, 3, 3
+ORIENTATIONS, CELL, BLOCK = 6, 12, 2
+SHAPE_SHARE = 0.6  # of the squared length; colour has the rest
+
+COLOURS = HUES * SATURATIONS * VALUES
+BLOCKS = (SIDE // CELL - BLOCK + 1) ** 2
+SHAPES = BLOCKS * BLOCK**2 * ORIENTATIONS
+# Both parts have no negative component, so any two pictures would have a cosine of some 0.6. The mean component
+# over natural images, taken off, brings unrelated pictures near 0.2.
+COLOUR_MEAN, SHAPE_MEAN = 0.063, 0.060
+
+Pixels = NDArray[np.uint8]
+
+
+class ColourShape:
+    """Encoded pictures (bytes) to vectors of 288 components: 72 of colour, 216 of shape.
+
+    Args:
+        max_pixels: what a header may declare, width times height.
+
+    Raises:
+        ConfigurationError: the optional part that encodes is not installed.
+    """
+
+    dimension = COLOURS + SHAPES
+    fingerprint = fingerprint(
+        *("colour-shape", 1, SIDE, (HUES, SATURATIONS, VALUES), (ORIENTATIONS, CELL, BLOCK)),
+        *(SHAPE_SHARE, COLOUR_MEAN, SHAPE_MEAN, BACKGROUND),
+    )
+
+    def __init__(self, *, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._image = extra("PIL.Image")
+        self._operations = extra("PIL.ImageOps")
+        self._color = extra("skimage.color")
+        self._feature = extra("skimage.feature")
+
+    def prepare(self, one: bytes) -> Pixels:
+        """A picture, upright and squeezed to shape (48, 48, 3), RGB.
+
+        Raises:
+            Undecodable: the picture cannot be used ("empty", "unsupported-format", "too-large", "corrupt").
+        """
+        if not one:
+            raise Undecodable("The image has no bytes", reason="empty")
+        image = self._image
+        try:
+            with image.open(io.BytesIO(one), formats=FORMATS) as picture:
+                return self._decode(picture)
+        except Undecodable:
+            raise
+        except image.UnidentifiedImageError:
+            raise Undecodable(f"The bytes are no image of {', '.join(FORMATS)}", reason="unsupported-format") from None
+        except (image.DecompressionBombError, image.DecompressionBombWarning, MemoryError):
+            raise Undecodable("The image is larger than can be decoded", reason="too-large") from None
+        except Exception as error:  # noqa: BLE001  a parser of foreign bytes raises what it likes, struct.error to SyntaxError
+            # The kind of the error alone: its text may quote the picture.
+            raise Undecodable(f"The image is damaged ({type(error).__name__})", reason="corrupt") from None
+
+    def _decode(self, picture: Any) -> Pixels:
+        width, height = picture.size
+        if width * height > self._max_pixels:
+            raise Undecodable(
+                f"The image has {width} x {height} pixels; {self._max_pixels} are allowed in all", reason="too-large"
+            )
+        picture.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at an eighth, a quarter or a half
+        if picture.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip instead of scale
+            picture = self._image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        transparent = picture.has_transparency_data
+        small = picture.convert("RGBA" if transparent else "RGB").resize(
+            (SIDE, SIDE), self._image.Resampling.BICUBIC, reducing_gap=3.0
+        )
+        if transparent:
+            small = self._image.alpha_composite(self._image.new("RGBA", small.size, (*BACKGROUND, 255)), small)
+        upright = self._operations.exif_transpose(small).convert("RGB")
+        return np.asarray(upright)
+
+    def forward(self, batch: Sequence[Pixels]) -> NDArray[np.float64]:
+        """Colour and shape side by side, centred: shape (pictures, 288)."""
+        colours = np.array([np.sqrt(colour_histogram(self._color.rgb2hsv(pixels))) for pixels in batch])
+        shapes = unit_rows(np.array([self._gradients(pixels) for pixels in batch]))
+        return np.hstack(
+            [
+                np.sqrt(1 - SHAPE_SHARE) * unit_rows(colours - COLOUR_MEAN),
+                np.sqrt(SHAPE_SHARE) * unit_rows(shapes - SHAPE_MEAN),
+            ]
+        )
+
+    def finish(self, raw: NDArray[np.float64]) -> Vectors:
+        """Unit vectors: shape (pictures, 288)."""
+        return unit_rows(raw)
+
+    def _gradients(self, pixels: Pixels) -> NDArray[np.float64]:
+        """Histograms of the directions of edges, shape (216,), normalised block by block; of a flat picture zero."""
+        gradients: NDArray[np.float64] = self._feature.hog(
+            self._color.rgb2gray(pixels),
+            orientations=ORIENTATIONS,
+            pixels_per_cell=(CELL, CELL),
+            cells_per_block=(BLOCK, BLOCK),
+        )
+        return gradients
+
+
+def colour_histogram(hsv: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of the 72 colours in a picture of shape (height, width, 3), hue, saturation and value within 0..1.
+
+    Each pixel is shared among the nearest bins on each axis, linearly, so that a slight shift of a colour is a
+    slight shift of the histogram.
+    """
+    hue, saturation, value = hsv.reshape(-1, 3).T
+    hues = membership(hue, HUES, circular=True)
+    tones = hues[:, :, None] * membership(saturation, SATURATIONS)[:, None, :]
+    joint = tones.reshape(len(hue), -1).T @ membership(value, VALUES)
+    shares: NDArray[np.float64] = joint.ravel() / len(hue)
+    return shares
+
+
+def membership(values: NDArray[np.float64], bins: int, *, circular: bool = False) -> NDArray[np.float64]:
+    """How far each of `values`, shape (n,) within 0..1, belongs to each bin: shape (n, bins), rows of sum 1."""
+    if circular:  # bins are centred on 0, 1/bins, ...; the last is next to the first
+        distance = np.abs(values[:, None] * bins - np.arange(bins))
+        distance = np.minimum(distance, bins - distance)
+    else:
+        distance = np.abs(np.clip(values * bins - 0.5, 0, bins - 1)[:, None] - np.arange(bins))
+    shares: NDArray[np.float64] = np.maximum(1 - distance, 0)
+    return shares

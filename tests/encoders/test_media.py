@@ -1,0 +1,120 @@
+import os
+from urllib.parse import quote
+
+import pytest
+
+from penchant.encoders.base import Undecodable
+from penchant.encoders.media import read_media
+from penchant.settings import EncoderSettings
+
+
+@pytest.fixture
+def root(tmp_path):
+    """An allowed folder with a file deep inside, and a secret beside it."""
+    (tmp_path / "allowed" / "deep").mkdir(parents=True)
+    (tmp_path / "allowed" / "deep" / "ä picture#1.png").write_bytes(b"picture")
+    (tmp_path / "secret").write_bytes(b"secret")
+    return tmp_path / "allowed"
+
+
+@pytest.fixture
+def limits(root):
+    """Settings that allow that folder, and a hundred bytes."""
+    return EncoderSettings(media_roots=(root,), max_media_bytes=100)
+
+
+def refusal(uri, data, limits):
+    """The reason for which media is refused."""
+    with pytest.raises(Undecodable) as refused:
+        read_media(uri, data, limits)
+    return refused.value.reason
+
+
+def test_inline_data_is_as_it_is(limits):
+    """Inline data is given back, and a reference beside it is not followed."""
+    assert read_media(None, b"data", limits) == b"data"
+    assert read_media("file:///etc/passwd", b"data", limits) == b"data"
+
+
+@pytest.mark.parametrize("start", ["file://", "file:", "file://localhost", "FILE://"])
+def test_a_file_below_an_allowed_folder_is_read(root, limits, start):
+    """Each way to write a reference to a local file works, percent-encoding included."""
+    path = root / "deep" / "ä picture#1.png"
+    assert read_media(start + quote(str(path)), None, limits) == b"picture"
+
+
+def test_an_allowed_folder_may_be_a_link(root, tmp_path):
+    """A folder allowed by a link to it is allowed."""
+    (tmp_path / "link").symlink_to(root)
+    limits = EncoderSettings(media_roots=(tmp_path / "link",))
+    assert read_media(f"file://{tmp_path}/link/deep/{quote('ä picture#1.png')}", None, limits) == b"picture"
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://example.org/a.png", "ftp://example.org/a", "data:image/png;base64,AA==", "a.png", "", "s3://a/b"]
+)
+def test_nothing_but_files_is_fetched(limits, uri):
+    """No other scheme is followed, to a network least of all."""
+    assert refusal(uri, None, limits) == "unsupported-scheme"
+
+
+def test_nothing_outside_is_read(root, limits, tmp_path):
+    """Neither a path outside, nor `..`, nor a link, nor encoding tricks lead out of the folders allowed."""
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "folder").symlink_to(tmp_path)
+    (tmp_path / "allowed-not").mkdir()
+    (tmp_path / "allowed-not" / "file").write_bytes(b"secret")
+    for path in (
+        "/etc/passwd",
+        f"{tmp_path}/secret",
+        f"{root}/../secret",
+        f"{root}/%2e%2e/secret",
+        f"{root}/deep/..%2f..%2fsecret",
+        f"{root}/link",
+        f"{root}/folder/secret",
+        f"{tmp_path}/allowed-not/file",
+        f"{tmp_path}/no-such-file",
+    ):
+        assert refusal(f"file://{path}", None, limits) == "not-allowed", path
+
+
+def test_without_folders_no_file_is_read(root):
+    """Where settings allow no folder, references to files are refused."""
+    assert refusal(f"file://{root}/deep", None, EncoderSettings()) == "not-allowed"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file://host/a",
+        "file:a.png",
+        "file:///a?b",
+        "file:///a#b",
+        "file:///a%00b",
+        "file:///%ff",
+        "file://[/a",
+        "file:",
+    ],
+)
+def test_malformed_references_are_refused(limits, uri):
+    """What names no local file is refused, and raises nothing else."""
+    assert refusal(uri, None, limits) == "malformed-uri"
+
+
+def test_only_regular_files_of_bounded_size_are_read(root, limits):
+    """Folders, pipes, links in a circle, missing and unbounded files are refused without hanging."""
+    os.mkfifo(root / "pipe")
+    (root / "large").write_bytes(bytes(101))
+    (root / "circle").symlink_to(root / "circle")
+    assert refusal(f"file://{root}/deep", None, limits) == "not-a-file"
+    assert refusal(f"file://{root}/pipe", None, limits) == "not-a-file"
+    assert refusal(f"file://{root}/large", None, limits) == "too-large"
+    assert refusal(f"file://{root}/missing", None, limits) == "not-found"
+    assert refusal(f"file://{root}/deep/{'a' * 300}", None, limits) == "unreadable"
+    assert refusal(f"file://{root}/circle", None, limits) == "unreadable"
+
+
+def test_inline_data_is_bounded_and_something_must_be_there(limits):
+    """Too much inline data is refused, and so is media with neither data nor reference."""
+    assert refusal(None, bytes(101), limits) == "too-large"
+    assert refusal(None, None, limits) == "empty"
