@@ -1,0 +1,159 @@
+"""Interest vectors: views of a set of signals and of the items' current vectors.
+
+For a horizon with half-life H,
+
+    v_H(now) = sum_i w_i * 2^(-(now - t_i) / H) * x_item(i),
+
+kept divided by sum_i |w_i| * 2^(-(now - t_i) / H), the horizon's *mass*: a weighted mean, bounded whatever the
+user's history. The mix is
+
+    interest = unit(rho * unit(v_short) + (1 - rho) * unit(v_long)),   rho = mass_short / (mass_short + k),
+
+so that the short one fades while the user is away. All three are linear in the items' vectors up to a factor
+for each user, so the coefficients that make a view also explain it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from penchant.profile.signals import Signal
+
+__all__ = ["Horizons", "Views", "interest_views", "signal_parts"]
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+
+
+class Horizons(Struct, frozen=True, kw_only=True):
+    """Half-lives in milliseconds, and the short mass at which the mix is half short."""
+
+    short_ms: float
+    long_ms: float
+    short_share_at: float
+
+
+class Views(Struct, frozen=True, kw_only=True):
+    """The interest vectors of n users: `short`, `long`, `interest` of shape (n, d), masses and rho of shape (n,)."""
+
+    short: Vectors
+    long: Vectors
+    interest: Vectors
+    short_mass: Floats
+    long_mass: Floats
+    rho: Floats
+
+
+def interest_views(
+    users: Sequence[Sequence[Signal]],
+    as_of: Sequence[int],
+    rows: Mapping[str, int],
+    vectors: Vectors,
+    horizons: Horizons,
+) -> Views:
+    """Computes the views of many users at once, as one sparse-times-dense product for each horizon.
+
+    Sums are taken in double precision: where likes and dislikes nearly cancel, the unit vectors amplify.
+
+    Args:
+        users: each user's signals.
+        as_of: the moment of each user's views, epoch milliseconds; no signal may be later.
+        rows: which row of `vectors` holds an item; items without one do not count.
+        vectors: shape (m, d), the items' content.
+        horizons: the half-lives.
+    """
+    indptr, columns, weights, ages = signal_arrays(users, as_of, rows)
+    content = vectors.astype(np.float64)
+    shape = (len(users), len(content))
+    starts = np.asarray(indptr)
+
+    def view(half_life_ms: float) -> tuple[Floats, Floats]:
+        decayed = weights * np.exp2(-ages / half_life_ms)
+        sums = csr_array((decayed, columns, starts), shape=shape) @ content
+        mass = csr_array((np.abs(decayed), columns, starts), shape=shape) @ np.ones(len(content))
+        return divided(sums, mass), mass
+
+    short, short_mass = view(horizons.short_ms)
+    long, long_mass = view(horizons.long_ms)
+    rho = short_mass / (short_mass + horizons.short_share_at)
+    interest = unit(rho[:, None] * unit(short) + (1 - rho[:, None]) * unit(long))
+    return Views(
+        short=short.astype(np.float32),
+        long=long.astype(np.float32),
+        interest=interest.astype(np.float32),
+        short_mass=short_mass,
+        long_mass=long_mass,
+        rho=rho,
+    )
+
+
+def signal_parts(
+    signals: Sequence[Signal],
+    as_of: int,
+    rows: Mapping[str, int],
+    vectors: Vectors,
+    *,
+    horizons: Horizons,
+    targets: Vectors,
+) -> Floats:
+    """How much of each target's dot product with `interest` each signal of one user accounts for.
+
+    Args:
+        signals: the user's n signals.
+        as_of: the moment of the view, epoch milliseconds.
+        rows: which row of `vectors` holds an item; signals on other items account for nothing.
+        vectors: shape (m, d), the items' content.
+        horizons: the half-lives.
+        targets: shape (t, d), the items to explain.
+
+    Returns:
+        Shape (t, n); each row sums to the target's dot product with the interest vector.
+    """
+    known = [index for index, signal in enumerate(signals) if signal.item_id in rows]
+    parts = np.zeros((len(targets), len(signals)))
+    if not known:
+        return parts
+    items = vectors[[rows[signals[index].item_id] for index in known]].astype(np.float64)
+    weights = np.array([signals[index].weight for index in known])
+    ages = np.array([as_of - signals[index].time for index in known], float)
+    short, long = (weights * np.exp2(-ages / half_life) for half_life in (horizons.short_ms, horizons.long_ms))
+    short_mass = np.abs(short).sum()
+    rho = short_mass / (short_mass + horizons.short_share_at)
+    mix = rho * over_length(short, items) + (1 - rho) * over_length(long, items)
+    parts[:, known] = (targets.astype(np.float64) @ items.T) * over_length(mix, items)
+    return parts
+
+
+def signal_arrays(
+    users: Sequence[Sequence[Signal]], as_of: Sequence[int], rows: Mapping[str, int]
+) -> tuple[list[int], NDArray[np.int64], Floats, Floats]:
+    """The signals of all users as one CSR matrix's index pointer and columns, with weights and ages (ms)."""
+    indptr, columns, weights, ages = [0], [], [], []
+    for signals, moment in zip(users, as_of, strict=True):
+        for signal in signals:
+            row = rows.get(signal.item_id)
+            if row is not None:
+                columns.append(row)
+                weights.append(signal.weight)
+                ages.append(moment - signal.time)
+        indptr.append(len(columns))
+    return indptr, np.array(columns, np.int64), np.array(weights, float), np.array(ages, float)
+
+
+def over_length(coefficients: Floats, items: Floats) -> Floats:
+    """`coefficients` divided by the length of the sum that they make of `items`; zeros where that is zero."""
+    length = float(np.linalg.norm(coefficients @ items))
+    return coefficients / length if length > 0 else np.zeros_like(coefficients)
+
+
+def unit(rows: Floats) -> Floats:
+    """Rows scaled to unit length; zero rows stay zero."""
+    return divided(rows, np.linalg.norm(rows, axis=1))
+
+
+def divided(rows: Floats, by: Floats) -> Floats:
+    """Rows divided by one number each; by zero gives zeros."""
+    return np.divide(rows, by[:, None], out=np.zeros_like(rows), where=by[:, None] > 0)

@@ -1,0 +1,186 @@
+"""The items' collection: content vectors with what is needed to show, filter and embed them again.
+
+An item's versions are ordered by (source time, record timestamp): an older version never overwrites a newer one,
+whatever order they arrive in. Withdrawing an item is a version like any other, so that a replayed older record
+does not bring it back; its vector stays, for the signals that speak of it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from penchant.profile.fusion import Space
+from penchant.profile.identity import item_point
+from penchant.profile.store.base import (
+    TOKEN,
+    CollectionLayout,
+    Point,
+    SearchFilter,
+    Store,
+    StoreUnavailable,
+    Write,
+    new_token,
+)
+
+__all__ = ["Candidate", "Item", "Items", "Refused", "Version"]
+
+Vector = NDArray[np.float32]
+Version = tuple[int, int]  # source time, record timestamp: epoch milliseconds
+
+CONTENT = "content"
+LISTED, AUTHOR = "listed", "author"
+MAX_ATTEMPTS = 10
+
+
+class Refused(Struct, frozen=True, array_like=True):
+    """A part of an item that could not be embedded. Kept with the item: a replay must find it again."""
+
+    modality: str
+    reason: str
+    detail: str
+
+
+class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of an item beside its vector.
+
+    Attributes:
+        version: orders the versions of the item.
+        listed: may be recommended: is recommendable, not withdrawn, and has content.
+        author: stands for the user whose post or upload it is; empty for the catalogue.
+        modalities: those that its content vector has; none for a *void* item, which nobody need wait for.
+        media: references, for embedding the item again.
+    """
+
+    item_id: str
+    version: Version
+    listed: bool
+    author: str = ""
+    title: str = ""
+    text: str = ""
+    tags: tuple[str, ...] = ()
+    attributes: dict[str, str] = {}
+    entity: str = ""
+    media: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    withdrawn: bool = False
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """An item that a search found, with its dot product with the query."""
+
+    item_id: str
+    score: float
+
+
+class Items:
+    """The items of a store.
+
+    Args:
+        store: holds the collection, opened with `layout`.
+        collection: its name.
+        space: of the content vectors.
+    """
+
+    def __init__(self, store: Store, collection: str, space: Space) -> None:
+        self._store = store
+        self._collection = collection
+        self.space = space
+
+    @property
+    def layout(self) -> CollectionLayout:
+        """What the collection holds."""
+        return CollectionLayout(
+            name=self._collection,
+            vectors={CONTENT: self.space.dimension},
+            indexes={LISTED: "bool", AUTHOR: "keyword"},
+            fingerprint=self.space.fingerprint,
+        )
+
+    async def get(self, item_ids: Iterable[str]) -> dict[str, Item]:
+        """The items that exist among `item_ids`."""
+        return {item_id: item for item_id, (item, _) in (await self._load(item_ids)).items()}
+
+    async def present(self, item_ids: Iterable[str]) -> set[str]:
+        """Those of `item_ids` that exist."""
+        wanted = {item_point(item_id): item_id for item_id in item_ids}
+        return {wanted[key] for key in await self._store.retrieve(self._collection, list(wanted), payload=())}
+
+    async def vectors(self, item_ids: Iterable[str]) -> dict[str, Vector | None]:
+        """Content vectors of the items that exist among `item_ids`; None for those without content."""
+        wanted = {item_point(item_id): item_id for item_id in item_ids}
+        found = await self._store.retrieve(self._collection, list(wanted), vectors=(CONTENT,), payload=())
+        return {wanted[key]: point.vectors.get(CONTENT) for key, point in found.items()}
+
+    async def put(self, contents: Sequence[tuple[Item, Vector | None]]) -> None:
+        """Stores items unless a version as new is there already. No item id may appear twice.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or others kept writing the same items.
+        """
+        pending = {item.item_id: (item, vector) for item, vector in contents}
+        for _ in range(MAX_ATTEMPTS):
+            stored = await self._load(pending)
+            writes: list[Write] = []
+            names: dict[UUID, str] = {}
+            for item_id, (item, vector) in list(pending.items()):
+                known, token = stored.get(item_id, (None, None))
+                if known is not None and known.version >= item.version:
+                    del pending[item_id]
+                    continue
+                point = self._point(item, vector)
+                names[point.id] = item_id
+                writes.append(Write(point=point, expected=token))
+            if not writes:
+                return
+            for key in await self._store.write(self._collection, writes):
+                del pending[names[key]]
+        raise StoreUnavailable("items kept changing under this writer", hint="Is another content worker stuck?")
+
+    async def search(self, queries: Sequence[tuple[Vector, SearchFilter]], *, limit: int) -> list[list[Candidate]]:
+        """For each query the `limit` listed items of largest dot product, best first.
+
+        Args:
+            queries: content-space vectors of shape (d,), and what to leave out.
+            limit: candidates per query.
+        """
+        found = await self._store.search(self._collection, CONTENT, queries, limit=limit, payload=("item_id",))
+        return [[Candidate(item_id=hit.payload["item_id"], score=hit.score) for hit in hits] for hits in found]
+
+    @staticmethod
+    def listed_filter(*, author: str, without: Iterable[str]) -> SearchFilter:
+        """Lets pass what may be recommended to a user: not their own items and not those named.
+
+        Args:
+            author: stands for the user.
+            without: item ids.
+        """
+        return SearchFilter(
+            equal={LISTED: True}, unequal={AUTHOR: author}, without=[item_point(item_id) for item_id in without]
+        )
+
+    async def count(self) -> int:
+        """How many items may be recommended."""
+        return await self._store.count(self._collection, SearchFilter(equal={LISTED: True}))
+
+    async def _load(self, item_ids: Iterable[str]) -> dict[str, tuple[Item, int | None]]:
+        wanted = [item_point(item_id) for item_id in item_ids]
+        found = await self._store.retrieve(self._collection, wanted)
+        items = ((item_of(point.payload), point.token) for point in found.values())
+        return {item.item_id: (item, token) for item, token in items}
+
+    @staticmethod
+    def _point(item: Item, vector: Vector | None) -> Point:
+        payload: dict[str, Any] = msgspec.to_builtins(item)
+        payload |= {LISTED: item.listed, AUTHOR: item.author, TOKEN: new_token()}
+        return Point(id=item_point(item.item_id), payload=payload, vectors={} if vector is None else {CONTENT: vector})
+
+
+def item_of(payload: Mapping[str, Any]) -> Item:
+    """Reads an item back from its payload."""
+    return msgspec.convert(payload, Item)

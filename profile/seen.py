@@ -1,0 +1,65 @@
+"""Which items a user has met, however long ago: a Bloom filter (Bloom, CACM 1970) whose union is bitwise or.
+
+Every signal's item is added when the signal is merged, so what the filter holds does not depend on the order of
+events either. A false positive keeps an item from being recommended; nothing else is ever decided by it.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from msgspec import Struct
+
+__all__ = ["SeenItems"]
+
+HASHES = 7  # 16,384 bits hold 1,700 items at 1% false positives
+
+
+class SeenItems(Struct, frozen=True):
+    """A set of item ids that only grows.
+
+    Attributes:
+        size: bits; at most 65,536.
+        bits: the filter as one integer.
+    """
+
+    size: int
+    bits: int = 0
+
+    def adding(self, items: Iterable[str]) -> "SeenItems":
+        """This set and `items`."""
+        bits = self.bits
+        for item in items:
+            bits |= mask(item, self.size)
+        return SeenItems(self.size, bits)
+
+    def union(self, other: "SeenItems") -> "SeenItems":
+        """Both sets; filters of different sizes cannot be joined."""
+        if self.size != other.size:
+            raise ValueError(f"filters of {self.size} and {other.size} bits cannot be joined")
+        return SeenItems(self.size, self.bits | other.bits)
+
+    def __contains__(self, item: str) -> bool:
+        wanted = mask(item, self.size)
+        return self.bits & wanted == wanted
+
+    def pack(self) -> bytes:
+        """The filter as bytes; mostly empty filters are small."""
+        return zlib.compress(self.bits.to_bytes(self.size // 8, "little"), 1)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "SeenItems":
+        """The inverse of `pack`."""
+        raw = zlib.decompress(packed)
+        return cls(len(raw) * 8, int.from_bytes(raw, "little"))
+
+
+@lru_cache(maxsize=65_536)
+def mask(item: str, size: int) -> int:
+    """The bits that stand for an item: `HASHES` positions below `size`, from one digest."""
+    digest = hashlib.blake2b(item.encode(), digest_size=4 * HASHES, person=b"seen").digest()
+    bits = 0
+    for start in range(0, len(digest), 4):
+        bits |= 1 << int.from_bytes(digest[start : start + 4], "little") % size
+    return bits

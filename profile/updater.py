@@ -1,0 +1,143 @@
+"""Applying signals: load, merge, view, compare and set; again on conflict, until every signal is in the store."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from penchant.profile.cache import Bounded, ItemVectors
+from penchant.profile.interest import Horizons, interest_views
+from penchant.profile.profiles import Profile, Profiles
+from penchant.profile.signals import Signal
+from penchant.profile.state import Limits
+from penchant.profile.store.base import StoreUnavailable
+
+__all__ = ["ProfileUpdater"]
+
+MAX_ATTEMPTS = 20
+CHUNK = 64  # users per write: bounds memory, and how long the embedded engine holds the interpreter
+
+
+class ProfileUpdater:
+    """Merges signals into profiles and keeps their views current. One call at a time: one write per user in flight.
+
+    Args:
+        profiles: where they are stored.
+        vectors: of the items.
+        horizons: of the views.
+        limits: of the states.
+        capacity: profiles kept in memory.
+    """
+
+    def __init__(
+        self, profiles: Profiles, vectors: ItemVectors, horizons: Horizons, limits: Limits, *, capacity: int
+    ) -> None:
+        self._profiles = profiles
+        self._vectors = vectors
+        self._horizons = horizons
+        self._limits = limits
+        self._cache: Bounded[str, Profile] = Bounded(capacity)
+
+    async def apply(self, signals: Mapping[str, Sequence[Signal]]) -> None:
+        """Merges each user's signals; returns when all of them are in the store.
+
+        An empty sequence asks for the views of a known user to be made anew, because an item of theirs has changed.
+
+        Raises:
+            StoreUnavailable: the store does not answer. Some users may have been written; apply all again.
+        """
+        for chunk in chunks(signals, CHUNK):
+            await self._apply_chunk(chunk)
+
+    async def read(self, users: Iterable[str]) -> dict[str, Profile]:
+        """The profiles of `users` that exist, at least as new as the last `apply` that returned.
+
+        May be called while signals are applied; so it remembers nothing of what it had to load.
+        """
+        known, unknown = self._recall(users)
+        return known | await self._profiles.load(unknown)
+
+    def forget_all(self) -> None:
+        """Drops the memory of all profiles: others may write them now."""
+        self._cache.drop_where(lambda _: True)
+
+    def _recall(self, users: Iterable[str]) -> tuple[dict[str, Profile], list[str]]:
+        """The profiles in memory, and the users of whom there is none."""
+        found = {user: self._cache.get(user) for user in users}
+        known = {user: profile for user, profile in found.items() if profile is not None}
+        return known, [user for user in found if user not in known]
+
+    async def _load(self, users: Iterable[str]) -> dict[str, Profile]:
+        """The profiles of `users` that exist; those loaded are remembered."""
+        known, unknown = self._recall(users)
+        loaded = await self._profiles.load(unknown)
+        for user, profile in loaded.items():
+            self._cache.put(user, profile)
+        return known | loaded
+
+    async def _apply_chunk(self, signals: Mapping[str, Sequence[Signal]]) -> None:
+        pending = dict(signals)
+        for _ in range(MAX_ATTEMPTS):
+            known = await self._load(pending)
+            merged = [
+                msgspec.structs.replace(profile, state=profile.state.adding(pending[user], self._limits))
+                for user, profile in ((user, known.get(user) or self._profiles.empty(user)) for user in pending)
+                if pending[user] or user in known
+            ]
+            viewed = await self._with_views(merged)
+            changed = [profile for profile in viewed if differs(profile, known.get(profile.user))]
+            try:
+                written = await self._profiles.write(changed) if changed else {}
+            except StoreUnavailable:
+                self._forget(changed)  # the write may or may not stand
+                raise
+            for user, profile in written.items():
+                self._cache.put(user, profile)
+            conflicts = [profile for profile in changed if profile.user not in written]
+            if not conflicts:
+                return
+            # Someone else wrote these: load what stands and merge all of this batch's signals into that.
+            self._forget(conflicts)
+            pending = {profile.user: pending[profile.user] for profile in conflicts}
+        raise StoreUnavailable("profiles kept changing under this writer", hint="Does another worker share them?")
+
+    async def _with_views(self, profiles: Sequence[Profile]) -> list[Profile]:
+        """The profiles with views of their states, and with the items that they wait for."""
+        users = [profile.state.signals for profile in profiles]
+        content = await self._vectors.gather({signal.item_id for signals in users for signal in signals})
+        views = interest_views(
+            users, [profile.state.as_of for profile in profiles], content.rows, content.vectors, self._horizons
+        )
+        return [
+            msgspec.structs.replace(
+                profile,
+                short=views.short[row],
+                long=views.long[row],
+                interest=views.interest[row],
+                rho=float(views.rho[row]),
+                awaits=content.missing.intersection(signal.item_id for signal in users[row]),
+            )
+            for row, profile in enumerate(profiles)
+        ]
+
+    def _forget(self, profiles: Iterable[Profile]) -> None:
+        for profile in profiles:
+            self._cache.drop(profile.user)
+
+
+def differs(profile: Profile, stored: Profile | None) -> bool:
+    """Whether a profile says anything that the stored one does not."""
+    return (
+        stored is None
+        or profile.state != stored.state
+        or profile.awaits != stored.awaits
+        or (profile.interest != stored.interest).any()
+        or (profile.short != stored.short).any()
+        or (profile.long != stored.long).any()
+    )
+
+
+def chunks(signals: Mapping[str, Sequence[Signal]], size: int) -> Iterator[dict[str, Sequence[Signal]]]:
+    """The mapping in parts of at most `size` users."""
+    users = list(signals)
+    for start in range(0, len(users), size):
+        yield {user: signals[user] for user in users[start : start + size]}

@@ -1,0 +1,192 @@
+"""The Faust application: the one module that knows Faust.
+
+Faust's own consumer acknowledges what it takes whether or not it was handled, so nothing that must be exact enters
+through it. A lane hands a whole batch over as one message of an in-memory channel; the agent on that channel
+handles it and resolves the message's future; the lane then commits. What is low in rate and idempotent, the facts
+of the knowledge graph, is read by an ordinary topic agent, acknowledged after it is in the store.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+from msgspec import Struct
+
+from penchant.settings import Settings
+from penchant.streams.lane import Batch, Handler, Lane, Submit
+from penchant.streams.ledger import Handled
+from penchant.streams.records import Record
+from penchant.streams.topics import Topic
+
+__all__ = ["StreamApp"]
+
+KNOWLEDGE_GROUP = "penchant-knowledge"
+
+
+class Job(Struct, frozen=True, eq=False):
+    """A batch on its way through a channel, and where its outcome is awaited."""
+
+    batch: Batch
+    outcome: asyncio.Future[Handled]
+
+
+class StreamApp:
+    """The lanes' agents and the knowledge agent.
+
+    Args:
+        settings: of this process.
+        keep_triple: takes a record of the `triples` topic; returns when it is in the store.
+    """
+
+    def __init__(self, settings: Settings, keep_triple: Callable[[Record], Awaitable[None]]) -> None:
+        self._app = faust.App(
+            settings.prefixed(KNOWLEDGE_GROUP),
+            broker=[f"kafka://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
+            broker_credentials=credentials(settings),
+            datadir=str(settings.data_dir / "faust"),
+            autodiscover=False,
+            topic_allow_declare=False,  # `penchant topics create` does that, with the right configuration
+            topic_disable_leader=True,
+            table_standby_replicas=0,
+            web_enabled=False,
+            loop=asyncio.get_running_loop(),
+        )
+        self._services: list[LaneService] = []
+        self._add_triples(settings.prefixed(Topic.TRIPLES), keep_triple)
+
+    def submit_to(self, handler: Handler, lane: str, topics: tuple[str, ...]) -> Submit:
+        """Agents that handle the batches of a lane, one for each of its topics."""
+        channels = {topic: self._channel(handler, f"{lane}-{topic}") for topic in topics}
+
+        async def submit(batch: Batch) -> Handled:
+            outcome: asyncio.Future[Handled] = asyncio.get_running_loop().create_future()
+            await channels[batch.topic].send(value=Job(batch, outcome))
+            return await outcome
+
+        return submit
+
+    def add(self, lane: Lane) -> None:
+        """Runs a lane as a service of the application."""
+        service = LaneService(lane)
+        self._services.append(service)
+        self._app.add_runtime_dependency(service)
+
+    async def start(self) -> None:
+        """Starts agents and lanes."""
+        await self._app.start()
+
+    async def failed(self) -> None:
+        """Returns when all lanes have ended; raises what a lane failed with."""
+        await asyncio.gather(*(service.running for service in self._services))
+
+    async def stop(self) -> None:
+        """Stops the lanes in order, while their agents still work, then everything else."""
+        await asyncio.gather(*(service.finish() for service in self._services), return_exceptions=True)
+        await self._app.stop()
+
+    def _channel(self, handler: Handler, name: str) -> Any:
+        channel = self._app.channel(maxsize=1)
+
+        async def agent(stream: Any) -> None:
+            async for job in stream:
+                await carry_out(job, handler)
+
+        self._app.agent(channel, name=name)(agent)
+        return channel
+
+    def _add_triples(self, name: str, keep: Callable[[Record], Awaitable[None]]) -> None:
+        topic = self._app.topic(
+            name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", allow_empty=True
+        )
+
+        async def knowledge(stream: Any) -> None:
+            async for event in stream.events():
+                await keep(record_of(event.message))
+
+        self._app.agent(topic, name=KNOWLEDGE_GROUP)(knowledge)
+
+
+class LaneService(faust.Service):  # type: ignore[misc]  # faust ships no types
+    """A lane as a Faust service.
+
+    Args:
+        lane: to run.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__()
+        self.lane = lane
+        self.running: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def on_start(self) -> None:
+        """Begins to take records."""
+        self._task = asyncio.create_task(self.lane.run(), name=self.lane.name)
+        self._task.add_done_callback(self._ended)
+
+    async def finish(self) -> None:
+        """Stops the lane in order."""
+        self.lane.stop()
+        await self.running
+
+    async def on_stop(self) -> None:
+        """Ends the lane at once where it has not finished."""
+        self.lane.stop()
+        if not self.running.done():
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self.running.done():
+            return
+        if task.cancelled():
+            self.running.cancel()
+        elif (error := task.exception()) is not None:
+            self.running.set_exception(error)
+        else:
+            self.running.set_result(None)
+
+
+async def carry_out(job: Job, handler: Handler) -> None:
+    """Handles a job's batch. Whatever goes wrong is the lane's to judge: here it would restart the agent."""
+    try:
+        outcome = await handler.handle(job.batch)
+    except Exception as error:  # noqa: BLE001  see above
+        if not job.outcome.done():
+            job.outcome.set_exception(error)
+    else:
+        if not job.outcome.done():
+            job.outcome.set_result(outcome)
+
+
+def credentials(settings: Settings) -> Any:
+    """Faust's form of the security options that librdkafka is given."""
+    options = settings.kafka.options
+    protocol = str(options.get("security.protocol", "plaintext")).lower()
+    context = None
+    if protocol.endswith("ssl"):
+        authority = options.get("ssl.ca.location")
+        context = ssl.create_default_context(cafile=None if authority is None else str(authority))
+    if protocol.startswith("sasl"):
+        return faust.SASLCredentials(
+            username=str(options.get("sasl.username", "")),
+            password=str(options.get("sasl.password", "")),
+            mechanism=str(options.get("sasl.mechanism", options.get("sasl.mechanisms", "PLAIN"))),
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def record_of(message: Any) -> Record:
+    """A Faust message as a record."""
+    headers = message.headers or {}
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp=round(message.timestamp * 1_000),
+        key=message.key,
+        value=message.value,
+        headers={name: value or b"" for name, value in pairs},
+    )

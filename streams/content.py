@@ -1,0 +1,159 @@
+"""The content lane: what an event contains. It embeds items, posts and uploads, and alone writes items.
+
+A part that cannot be embedded is a dead letter with its reason; the rest of the item counts. An item of which
+nothing is left becomes a *void* one, so that nobody waits for it. What was refused is kept with the item, because
+a crash between store and commit must find it again without embedding anew.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant.encoders.base import Undecodable
+from penchant.encoders.embedder import Content, Embedded, Embedder
+from penchant.encoders.media import read_media
+from penchant.profile.items import Item, Items, Refused
+from penchant.settings import Settings
+from penchant.streams import metrics
+from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, encode
+from penchant.streams.dead_letters import dead_letter
+from penchant.streams.events import ItemReady, MediaKind
+from penchant.streams.interpret import Draft, Reader
+from penchant.streams.lane import Batch
+from penchant.streams.ledger import Due, Handled
+from penchant.streams.records import Output, Record
+from penchant.streams.topics import Topic
+
+__all__ = ["GROUP", "LANE", "TOPICS", "ContentHandler"]
+
+LANE = "content"
+GROUP = "penchant-content"
+TOPICS = (Topic.ITEMS, Topic.POSTS, Topic.MEDIA_UPLOADS)
+
+Vector = NDArray[np.float32]
+
+
+class ContentHandler:
+    """Embeds items and stores them.
+
+    Args:
+        settings: names of topics, and what media may be read.
+        reader: reads records.
+        embedder: embeds.
+        items: where they go.
+    """
+
+    def __init__(self, settings: Settings, reader: Reader, embedder: Embedder, items: Items) -> None:
+        self._topics = {settings.prefixed(topic): topic for topic in TOPICS}
+        self._item_ready = settings.prefixed(Topic.ITEM_READY)
+        self._dead_letters = settings.prefixed(Topic.DEAD_LETTERS)
+        self._encoder_settings = settings.encoders
+        self._reader = reader
+        self._embedder = embedder
+        self._items = items
+
+    async def handle(self, batch: Batch) -> Handled:
+        """Embeds and stores what a batch contains."""
+        topic = self._topics[batch.topic]
+        outputs: list[tuple[int, Output]] = []
+        drafts: list[tuple[Record, Draft]] = []
+        for record in batch.records:
+            try:
+                drafts.append((record, self._read(topic, record)))
+            except Unusable as error:
+                outputs.append((record.partition, self._dead_letter(record, error)))
+        stored = await self._store([draft for _, draft in drafts])
+        for record, draft in drafts:
+            item = stored[draft.item.item_id]
+            if item.version == draft.item.version:
+                outputs += [(record.partition, self._dead_letter(record, refusal(part))) for part in item.refused]
+            if draft.author is not None:
+                outputs.append((record.partition, self._ready(draft.author, item.item_id)))
+        return Handled(outputs=outputs)
+
+    async def refresh(self, due: Sequence[Due]) -> list[Output]:  # noqa: ARG002  the handlers' protocol
+        """Nothing: this lane touches no user."""
+        return []
+
+    async def release(self) -> None:
+        """Nothing is remembered of users."""
+
+    async def _store(self, drafts: Sequence[Draft]) -> dict[str, Item]:
+        """Stores the newest of each item, unless one as new is there; gives the items as they are now."""
+        newest: dict[str, Draft] = {}
+        for draft in drafts:
+            known = newest.get(draft.item.item_id)
+            if known is None or known.item.version <= draft.item.version:
+                newest[draft.item.item_id] = draft
+        stored = await self._items.get(newest)
+        fresh = [
+            draft
+            for item_id, draft in newest.items()
+            if item_id not in stored or stored[item_id].version < draft.item.version
+        ]
+        withdrawn = [draft.item for draft in fresh if draft.item.withdrawn]
+        present = [draft for draft in fresh if not draft.item.withdrawn]
+        contents = await self._embed(present)
+        # The vector of a withdrawn item stays: past signals speak of it.
+        vectors = await self._items.vectors([item.item_id for item in withdrawn])
+        contents += [(item, vectors.get(item.item_id)) for item in withdrawn]
+        await self._items.put(contents)
+        return stored | {item.item_id: item for item, _ in contents}
+
+    async def _embed(self, drafts: Sequence[Draft]) -> list[tuple[Item, Vector | None]]:
+        resolved = await asyncio.gather(*(asyncio.to_thread(self._resolve, draft) for draft in drafts))
+        embedded = await self._embedder.embed([content for content, _ in resolved])
+        return [
+            self._item(draft, result, refused)
+            for draft, result, (_, refused) in zip(drafts, embedded, resolved, strict=True)
+        ]
+
+    def _resolve(self, draft: Draft) -> tuple[Content, list[Refused]]:
+        """Reads a draft's media; blocks."""
+        media: dict[MediaKind, list[bytes]] = {kind: [] for kind in MediaKind}
+        refused: list[Refused] = []
+        for one in draft.media:
+            try:
+                media[one.kind].append(read_media(one.uri, one.data, self._encoder_settings))
+            except Undecodable as error:
+                refused.append(Refused(one.kind, error.reason, str(error)))
+        images, sounds = tuple(media[MediaKind.IMAGE]), tuple(media[MediaKind.AUDIO])
+        return Content(text=draft.text, images=images, sounds=sounds), refused
+
+    def _item(self, draft: Draft, embedded: Embedded, unread: Sequence[Refused]) -> tuple[Item, Vector | None]:
+        vector = self._items.space.fuse(embedded.slices)
+        refused = [Refused(part.modality, part.reason, part.detail) for part in embedded.refusals]
+        item = msgspec.structs.replace(
+            draft.item,
+            listed=draft.recommendable and vector is not None,
+            modalities=tuple(embedded.slices),
+            refused=(*unread, *refused),
+        )
+        return item, vector
+
+    def _read(self, topic: Topic, record: Record) -> Draft:
+        if topic is Topic.POSTS:
+            return self._reader.post(record)[2]
+        if topic is Topic.MEDIA_UPLOADS:
+            return self._reader.upload(record)[2]
+        return self._reader.item(record)
+
+    def _dead_letter(self, record: Record, error: Unusable) -> Output:
+        metrics.DEAD_LETTERS.labels(LANE, error.reason).inc()
+        return dead_letter(record, error, topic=self._dead_letters)
+
+    def _ready(self, author: str, item_id: str) -> Output:
+        return Output(
+            topic=self._item_ready,
+            key=author.encode(),
+            value=encode(ItemReady(user_id=author, item_id=item_id)),
+            headers={CONTENT_TYPE: MSGPACK},
+        )
+
+
+def refusal(part: Refused) -> Unusable:
+    """A part that could not be embedded, as the reason of a dead letter."""
+    return Unusable(part.detail, reason=f"{part.modality}-{part.reason}")

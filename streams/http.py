@@ -1,0 +1,185 @@
+"""A worker's HTTP port: health, metrics, and the profiles that only it can see while it holds the embedded store.
+
+It is meant for loopback: no request is authenticated. Names of hosts are checked, so that a page in a browser on
+this machine cannot read profiles by pointing a name of its own at it.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from penchant.errors import ConfigurationError, Unavailable
+from penchant.profile.fusion import Space
+from penchant.profile.profiles import Profile, Profiles
+from penchant.profile.ranking.recommend import Ranker
+from penchant.settings import WorkerSettings
+from penchant.streams.interest import now_ms, recommendations
+
+__all__ = ["HttpPort", "build_api"]
+
+
+def build_api(
+    profiles: Profiles, ranker: Ranker, space: Space, ready: Callable[[], dict[str, bool]], *, host: str
+) -> FastAPI:
+    """The worker's API.
+
+    Args:
+        profiles: to show.
+        ranker: makes lists.
+        space: of the profiles' vectors.
+        ready: by lane, whether it works.
+        host: that the port is bound to.
+    """
+    api = FastAPI(title="penchant worker", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    if is_loopback(host):
+        api.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
+
+    @api.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @api.get("/readyz")
+    async def readyz() -> Response:
+        """All lanes have joined their groups."""
+        lanes = ready()
+        return as_json({"lanes": lanes}, 200 if all(lanes.values()) else 503)
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/profiles/{user:path}")
+    async def profile(user: str) -> Response:
+        """What is known of a user."""
+        try:
+            found = await profiles.load([user])
+        except Unavailable as error:
+            return as_json({"error": str(error)}, 503)
+        return as_json(view(found[user], space), 200) if user in found else unknown()
+
+    @api.get("/recommendations/{user:path}")
+    async def list_for(user: str) -> Response:
+        """What to show a user now."""
+        try:
+            found = await profiles.load([user])
+            lists = await ranker.rank(list(found.values()))
+        except Unavailable as error:
+            return as_json({"error": str(error)}, 503)
+        if user not in found:
+            return unknown()
+        return as_json(recommendations(found[user], lists[0], None, now_ms()), 200)
+
+    return api
+
+
+def view(profile: Profile, space: Space) -> dict[str, Any]:
+    """A profile as shown: its signals, and how its interest divides over the modalities (shares sum to one)."""
+    shares = space.norms(profile.interest[None, :])[0] ** 2
+    total = float(shares.sum())
+    return {
+        "user_id": profile.user,
+        "version": profile.version,
+        "as_of": profile.state.as_of,
+        "short_share": profile.rho,
+        "modalities": {
+            part.name: float(share) / total for part, share in zip(space.slices, shares, strict=True) if total
+        },
+        "waiting_for": sorted(profile.awaits),
+        "signals": [
+            {
+                "event_id": signal.event_id,
+                "item_id": signal.item_id,
+                "action": signal.action,
+                "weight": signal.weight,
+                "time": signal.time,
+            }
+            for signal in sorted(profile.state.signals, key=lambda signal: (-signal.time, signal.event_id))
+        ],
+    }
+
+
+class HttpPort:
+    """Serves an API until it is closed.
+
+    Args:
+        settings: where to listen.
+        api: to serve.
+    """
+
+    def __init__(self, settings: WorkerSettings, api: FastAPI) -> None:
+        self._socket = listening_socket(settings.http_host, settings.http_port)
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+        self._server = Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begins to serve."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
+
+    async def close(self) -> None:
+        """Finishes the requests under way, and releases the port."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, which leaves signals to the worker."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        ConfigurationError: the port is taken, or may not be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        taken = error.errno == errno.EADDRINUSE
+        raise ConfigurationError(
+            f"The worker cannot listen on {host}:{port}: {'the port is in use' if taken else error.strerror}",
+            hint="Set worker.http_port to another one (0: any free one), or stop what uses it.",
+        ) from None
+    return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def as_json(content: Any, status: int) -> Response:
+    """Any structure as a JSON answer."""
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def unknown() -> Response:
+    """There is no such user: 404."""
+    return as_json({"error": "nothing is known of this user"}, 404)

@@ -1,0 +1,169 @@
+"""The interest lane: who did what to which item, and when. It alone writes profiles, and it never embeds anything.
+
+A signal on an item that has no vectors yet is in the set all the same, and counts as soon as they are there. No
+such signal is forgotten, whoever comes first:
+
+- The lane reads the items before it writes the profile. If an item is there by then, it counts at once.
+- If it is not, the profile notes that it waits for it. The content lane announces a post or an upload to its author
+  on `item-ready` *after* writing the item, in the author's own partition; this lane handles its topics one batch at
+  a time, so the announcement is handled either after that profile was written, and finds it, or before the signal
+  is handled, and then the item is there when the signal comes.
+- Nobody announces a catalogue item to those who clicked it early, and an announcement may be older than a store that
+  was set back. So a sweep looks, again and again, at all profiles that wait, and announces to them what has come.
+  It only sends `item-ready`: a profile is written by the owner of its partition and by no one else.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from penchant.profile.cache import ItemVectors
+from penchant.profile.profiles import Profile
+from penchant.profile.ranking.recommend import RankedItem, Ranker
+from penchant.profile.signals import Signal
+from penchant.profile.updater import ProfileUpdater
+from penchant.settings import Settings
+from penchant.streams import metrics
+from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, encode
+from penchant.streams.dead_letters import dead_letter
+from penchant.streams.events import Because, Recommendations, Recommended, SourcePosition, Timings
+from penchant.streams.interpret import Reader
+from penchant.streams.lane import Batch
+from penchant.streams.ledger import Due, Handled, Touch
+from penchant.streams.records import Output, Record
+from penchant.streams.topics import Topic
+
+__all__ = ["GROUP", "LANE", "TOPICS", "InterestHandler", "recommendations"]
+
+LANE = "interest"
+GROUP = "penchant-interest"
+TOPICS = (Topic.CLICKS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ITEM_READY)
+
+
+class InterestHandler:
+    """Merges signals into profiles and makes the lists of those who are due.
+
+    Args:
+        settings: names of topics.
+        reader: reads records.
+        updater: writes profiles.
+        vectors: of items; told of items that have changed.
+        ranker: makes lists.
+    """
+
+    def __init__(
+        self, settings: Settings, reader: Reader, updater: ProfileUpdater, vectors: ItemVectors, ranker: Ranker
+    ) -> None:
+        self._topics = {settings.prefixed(topic): topic for topic in TOPICS}
+        self._recommendations = settings.prefixed(Topic.RECOMMENDATIONS)
+        self._dead_letters = settings.prefixed(Topic.DEAD_LETTERS)
+        self._reader = reader
+        self._updater = updater
+        self._vectors = vectors
+        self._ranker = ranker
+        # One batch at a time, whatever its topic: one write in flight per user, and the order argued for above.
+        self._one_at_a_time = asyncio.Lock()
+
+    async def handle(self, batch: Batch) -> Handled:
+        """Merges what a batch says into the profiles."""
+        topic = self._topics[batch.topic]
+        signals: dict[str, list[Signal]] = {}
+        newest: dict[str, Record] = {}
+        outputs: list[tuple[int, Output]] = []
+        async with self._one_at_a_time:
+            for record in batch.records:
+                try:
+                    user, signal = self._read(topic, record)
+                except Unusable as error:
+                    if topic in {Topic.CLICKS, Topic.ITEM_READY}:  # of the others the content lane takes care
+                        metrics.DEAD_LETTERS.labels(LANE, error.reason).inc()
+                        outputs.append((record.partition, dead_letter(record, error, topic=self._dead_letters)))
+                    continue
+                signals.setdefault(user, []).extend([] if signal is None else [signal])
+                newest[user] = record
+            await self._updater.apply(signals)
+        stored = now_ms()
+        touched = {
+            user: Touch(
+                positions={(record.topic, record.partition): record.offset}, recorded=record.timestamp, stored=stored
+            )
+            for user, record in newest.items()
+        }
+        return Handled(outputs=outputs, touched=touched)
+
+    async def refresh(self, due: Sequence[Due]) -> list[Output]:
+        """The lists of users that are due."""
+        profiles = await self._updater.read([one.user for one in due])
+        touches = {one.user: one.touch for one in due}
+        known = list(profiles.values())
+        lists = await self._ranker.rank(known)
+        ranked = now_ms()
+        return [
+            Output(
+                topic=self._recommendations,
+                key=profile.user.encode(),
+                value=encode(recommendations(profile, items, touches[profile.user], ranked)),
+                headers={CONTENT_TYPE: MSGPACK},
+            )
+            for profile, items in zip(known, lists, strict=True)
+        ]
+
+    async def release(self) -> None:
+        """Forgets the profiles in memory."""
+        async with self._one_at_a_time:
+            self._updater.forget_all()
+
+    def _read(self, topic: Topic, record: Record) -> tuple[str, Signal | None]:
+        """The user of a record, and its signal; no signal where an item of the user's has changed."""
+        if topic is Topic.CLICKS:
+            return self._reader.click(record)
+        if topic is Topic.POSTS:
+            return self._reader.post(record)[:2]
+        if topic is Topic.MEDIA_UPLOADS:
+            return self._reader.upload(record)[:2]
+        ready = self._reader.item_ready(record)
+        self._vectors.drop(ready.item_id)
+        return ready.user_id, None
+
+
+def recommendations(profile: Profile, items: Sequence[RankedItem], touch: Touch | None, ranked: int) -> Recommendations:
+    """A list as it is published.
+
+    Args:
+        profile: of the user.
+        items: best first.
+        touch: what led to it; None where someone asked.
+        ranked: when the list was made, epoch milliseconds.
+    """
+    return Recommendations(
+        user_id=profile.user,
+        profile_version=profile.version,
+        as_of=profile.state.as_of,
+        items=tuple(
+            Recommended(
+                item_id=item.item_id,
+                score=item.score,
+                by_modality=item.parts,
+                because=tuple(
+                    Because(
+                        event_id=reason.signal.event_id,
+                        item_id=reason.signal.item_id,
+                        action=reason.signal.action,
+                        part=reason.part,
+                    )
+                    for reason in item.reasons
+                ),
+            )
+            for item in items
+        ),
+        inputs=tuple(
+            SourcePosition(topic=topic, partition=partition, offset=offset)
+            for (topic, partition), offset in (touch.positions.items() if touch else ())
+        ),
+        timings=Timings(recorded=touch.recorded, stored=touch.stored, ranked=ranked) if touch else None,
+    )
+
+
+def now_ms() -> int:
+    """The wall clock, epoch milliseconds."""
+    return time.time_ns() // 1_000_000

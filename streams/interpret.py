@@ -1,0 +1,244 @@
+"""From records to what they mean: signals for the interest lane, items to embed for the content lane.
+
+Posts and uploads are read by both lanes, by the same functions, so that both agree on which of them can be used:
+the content lane dead-letters the others, the interest lane passes them over.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from msgspec import Struct
+
+from penchant.errors import ConfigurationError
+from penchant.profile.identity import OWN_PREFIX, Identity
+from penchant.profile.items import Item as StoredItem
+from penchant.profile.signals import DEFAULT_WEIGHTS, Action, Signal, signal_weight
+from penchant.settings import ProfileSettings
+from penchant.streams.codec import Unusable, decode, event_time_ms
+from penchant.streams.events import Click, Item, ItemReady, Media, MediaUpload, Post
+from penchant.streams.records import Record
+
+__all__ = ["Draft", "Reader", "action_weights"]
+
+Keyed = TypeVar("Keyed", Click, Post, MediaUpload, ItemReady)
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """An item as a record describes it, not yet embedded.
+
+    Attributes:
+        item: what to store; lists nothing before it is embedded.
+        text: to embed.
+        media: to resolve and embed.
+        recommendable: whether it may be listed once it has content.
+        author: the user to tell when it is there; None for the catalogue.
+    """
+
+    item: StoredItem
+    text: str = ""
+    media: tuple[Media, ...] = ()
+    recommendable: bool = True
+    author: str | None = None
+
+
+class Reader:
+    """Reads records.
+
+    Args:
+        identity: names users' own items.
+        settings: weights and scales of actions.
+    """
+
+    def __init__(self, identity: Identity, settings: ProfileSettings) -> None:
+        self._identity = identity
+        self._weights = action_weights(settings)
+        self._rating_range = (settings.rating_low, settings.rating_high)
+
+    def click(self, record: Record) -> tuple[str, Signal]:
+        """The user and the signal of a record of the `clicks` topic.
+
+        Raises:
+            Unusable: the record cannot be used.
+        """
+        click = self._event(Click, record)
+        action = Action(click.action)
+        if action is Action.RATE and click.value is None:
+            raise Unusable("`rate` needs a `value`", reason="invalid")
+        weight = self._weight(action, value=click.value, dwell_ms=click.dwell_ms)
+        return click.user_id, Signal(
+            event_time_ms(click.at, record.timestamp), click.event_id, click.item_id, action, weight
+        )
+
+    def post(self, record: Record) -> tuple[str, Signal, Draft]:
+        """The user, the signal and the item of a record of the `posts` topic.
+
+        Raises:
+            Unusable: the record cannot be used.
+        """
+        post = self._event(Post, record)
+        if not post.text.strip() and not post.media:
+            raise Unusable("a post needs `text` or `media`", reason="invalid")
+        action = Action.POST if post.recommendable else Action.SEARCH
+        signal = self._own_signal(record, post, action)
+        item = StoredItem(
+            item_id=signal.item_id,
+            version=version(signal.time, record),
+            listed=False,
+            author=self._identity.author(post.user_id),
+            text=post.text,
+            tags=post.tags,
+            media=references(post.media),
+        )
+        text = embedded_text("", post.text, post.tags)
+        draft = Draft(
+            item=item,
+            text=text,
+            media=checked(post.media),
+            recommendable=post.recommendable,
+            author=post.user_id,
+        )
+        return post.user_id, signal, draft
+
+    def upload(self, record: Record) -> tuple[str, Signal, Draft]:
+        """The user, the signal and the item of a record of the `media-uploads` topic.
+
+        Raises:
+            Unusable: the record cannot be used.
+        """
+        upload = self._event(MediaUpload, record)
+        media = checked((Media(kind=upload.kind, uri=upload.uri, data=upload.data),))
+        signal = self._own_signal(record, upload, Action.UPLOAD)
+        item = StoredItem(
+            item_id=signal.item_id,
+            version=version(signal.time, record),
+            listed=False,
+            author=self._identity.author(upload.user_id),
+            text=upload.caption,
+            media=references(media),
+        )
+        draft = Draft(
+            item=item,
+            text=upload.caption,
+            media=media,
+            recommendable=upload.recommendable,
+            author=upload.user_id,
+        )
+        return upload.user_id, signal, draft
+
+    def item(self, record: Record) -> Draft:
+        """The item of a record of the `items` topic; a null value withdraws the item that the key names.
+
+        Raises:
+            Unusable: the record cannot be used.
+        """
+        if record.value is None:
+            withdrawn = StoredItem(
+                item_id=withdrawn_id(record),
+                version=version(record.timestamp, record),
+                listed=False,
+                withdrawn=True,
+            )
+            return Draft(item=withdrawn, recommendable=False)
+        item = decode(Item, record.value, record.headers)
+        check_key(record, item.item_id)
+        if item.item_id.startswith(OWN_PREFIX):
+            raise Unusable(f"ids that begin with {OWN_PREFIX} are those of posts and uploads", reason="reserved-id")
+        return Draft(
+            item=StoredItem(
+                item_id=item.item_id,
+                version=version(event_time_ms(item.at, record.timestamp), record),
+                listed=False,
+                title=item.title,
+                text=item.text,
+                tags=item.tags,
+                attributes=item.attributes,
+                entity=item.entity or "",
+                media=references(item.media),
+            ),
+            text=embedded_text(item.title, item.text, item.tags),
+            media=checked(item.media),
+        )
+
+    def item_ready(self, record: Record) -> ItemReady:
+        """The content of a record of the `item-ready` topic.
+
+        Raises:
+            Unusable: the record cannot be used.
+        """
+        return self._event(ItemReady, record)
+
+    def _own_signal(self, record: Record, event: Post | MediaUpload, action: Action) -> Signal:
+        return Signal(
+            event_time_ms(event.at, record.timestamp),
+            event.event_id,
+            self._identity.own_item(event.user_id, event.item_id or event.event_id),
+            action,
+            self._weight(action, value=None, dwell_ms=None),
+        )
+
+    def _weight(self, action: Action, *, value: float | None, dwell_ms: int | None) -> float:
+        return signal_weight(
+            action, value=value, dwell_ms=dwell_ms, weights=self._weights, rating_range=self._rating_range
+        )
+
+    @staticmethod
+    def _event(kind: type[Keyed], record: Record) -> Keyed:
+        event = decode(kind, record.value, record.headers)
+        check_key(record, event.user_id)
+        return event
+
+
+def action_weights(settings: ProfileSettings) -> Mapping[Action, float]:
+    """The weights of all actions, with the settings' overrides.
+
+    Raises:
+        ConfigurationError: the settings name an unknown action, or an empty scale of ratings.
+    """
+    unknown = settings.weights.keys() - set(Action)
+    if unknown:
+        raise ConfigurationError(
+            f"profile.weights: no such action: {', '.join(sorted(unknown))}", hint=f"Known: {', '.join(Action)}."
+        )
+    if settings.rating_low >= settings.rating_high:
+        raise ConfigurationError("profile.rating_low must be below profile.rating_high")
+    return {**DEFAULT_WEIGHTS, **{Action(name): weight for name, weight in settings.weights.items()}}
+
+
+def check_key(record: Record, expected: str) -> None:
+    """Refuses a record whose key names someone else; one without a key is taken as it is."""
+    if record.key is not None and record.key != expected.encode():
+        raise Unusable("the key is not the id that the value names", reason="key-mismatch")
+
+
+def withdrawn_id(record: Record) -> str:
+    """The catalogue item that a record's key names."""
+    try:
+        key = (record.key or b"").decode()
+    except UnicodeDecodeError:
+        key = ""
+    if not key or key.startswith(OWN_PREFIX):
+        raise Unusable("a withdrawal needs a catalogue item's id as its key", reason="key-mismatch")
+    return key
+
+
+def checked(media: tuple[Media, ...]) -> tuple[Media, ...]:
+    """`media`, each with either its data or a reference to it."""
+    for one in media:
+        if (one.uri is None) == (one.data is None):
+            raise Unusable("media need either `uri` or `data`", reason="invalid")
+    return media
+
+
+def references(media: tuple[Media, ...]) -> tuple[str, ...]:
+    """The references among `media`: what can be fetched again."""
+    return tuple(one.uri for one in media if one.uri is not None)
+
+
+def version(time_ms: int, record: Record) -> tuple[int, int]:
+    """Orders an item's versions; never ahead of the record, so that a later withdrawal is always newer."""
+    return min(time_ms, record.timestamp), record.timestamp
+
+
+def embedded_text(title: str, text: str, tags: tuple[str, ...]) -> str:
+    """What of an item is embedded as text."""
+    return ". ".join(part for part in (title.strip(), text.strip(), ", ".join(tags)) if part)

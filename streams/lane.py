@@ -1,0 +1,492 @@
+"""A lane: records in from Kafka in batches, each handled until it is in the store, then published and committed.
+
+    consume ─► one inbox a topic ─► handle (retried) ─► position ─► ledger ─► publish and commit
+
+Records of one topic are handled in order, one batch at a time; topics do not wait for each other. A full inbox
+pauses its topic's partitions, so memory is bounded however far behind the lane is. Nothing here knows what a
+record means: that is the handler's part. Plain asyncio; librdkafka's calls block and run in threads.
+
+Three things may never happen and are held off here: committing an offset whose work is not in the store or whose
+lists are not published (the ledger), working on for partitions that are someone else's (the assignments), and
+reading past a hole in the log without saying so (the assignment).
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from msgspec import Struct
+
+from penchant.errors import Unavailable
+from penchant.profile.positions import Position, Positions
+from penchant.settings import Settings
+from penchant.streams import metrics
+from penchant.streams.assignment import LogRecreated, PartitionLog, Start, describe, start_of
+from penchant.streams.connection import broker_error, open_admin, open_consumer
+from penchant.streams.ledger import Due, Handled, Ledger
+from penchant.streams.publish import Publisher, Revoked
+from penchant.streams.records import Output, Record, SourceKey
+from penchant.streams.topics import describe_topics
+
+__all__ = ["Batch", "Handler", "Lane", "Submit"]
+
+log = structlog.get_logger()
+
+POLL_S = 0.1
+INBOX_BATCHES = 2
+BACKLOG_RECORDS = 200_000
+MOST_DUE = 256
+IDENTITY_CHECK_S = 2.0
+BACKOFF_S = (0.1, 5.0)
+ASSIGN_TIMEOUT_S = 30.0
+
+T = TypeVar("T")
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """Records of one topic, in order within each partition.
+
+    Attributes:
+        assignments: by partition, which assignment of it to this worker the records were taken under.
+    """
+
+    topic: str
+    records: Sequence[Record]
+    assignments: Mapping[int, int]
+
+    @property
+    def next_offsets(self) -> dict[int, int]:
+        """By partition, the offset behind the batch."""
+        return {record.partition: record.offset + 1 for record in self.records}
+
+
+class Handler(Protocol):
+    """What a lane does with records. Every method may raise `Unavailable`, and is then called again."""
+
+    async def handle(self, batch: Batch) -> Handled:
+        """Puts what a batch says into the store. May be called again with the same batch."""
+
+    async def refresh(self, due: Sequence[Due]) -> Sequence[Output]:
+        """Makes the lists of users that are due."""
+
+    async def release(self) -> None:
+        """Forgets what is remembered of partitions' users: others may change them now."""
+
+
+Submit = Callable[[Batch], Awaitable[Handled]]
+
+
+class Lane:
+    """One consumer group's part in this worker.
+
+    Args:
+        name: of the lane.
+        group: its consumer group, less the namespace.
+        topics: that it reads.
+        settings: of this process.
+        handler: does the work.
+        submit: hands a batch to the handler, perhaps by way of a stream processor.
+        positions: how far the store covers the log.
+        publisher: publishes and commits.
+        batch_records: taken at a time.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        group: str,
+        topics: Sequence[str],
+        settings: Settings,
+        handler: Handler,
+        submit: Submit,
+        positions: Positions,
+        publisher: Publisher,
+        batch_records: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._group = group
+        self._topics = tuple(topics)
+        self._settings = settings
+        self._handler = handler
+        self._submit = submit
+        self._positions = positions
+        self._publisher = publisher
+        self._batch_records = batch_records
+        self._clock = clock
+        self._ledger = Ledger(interval_s=settings.recommend.interval_s, most_due=MOST_DUE)
+        self._inboxes: dict[str, asyncio.Queue[Batch | None]] = {topic: asyncio.Queue() for topic in topics}
+        self._paused: set[SourceKey] = set()
+        self._expected: dict[SourceKey, int] = {}  # next offset of each partition that is this worker's
+        self._committed: dict[SourceKey, int] = {}
+        self._identities: dict[str, str] = {}
+        self._identities_checked = -IDENTITY_CHECK_S
+        self._assignments: dict[SourceKey, int] = {}  # of each partition that is this worker's: which one it is
+        self._assignment = 0
+        self._revocations = 0
+        self._joined = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._draining = False
+        self._publishing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"consume-{name}")
+        self._consumer: Consumer
+        self._admin: AdminClient
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def ready(self) -> bool:
+        """Whether the lane has joined its group."""
+        return self._joined.is_set()
+
+    def owns(self, topic: str, partition: int) -> bool:
+        """Whether a partition is this worker's now."""
+        return (topic, partition) in self._expected
+
+    async def run(self) -> None:
+        """Works until `stop`; raises what cannot be healed by waiting."""
+        self._loop = asyncio.get_running_loop()
+        self._admin = open_admin(self._settings)
+        self._consumer = open_consumer(self._settings, self._group)
+        try:
+            await self._retried("open", self._publisher.open)
+            self._consumer.subscribe(
+                list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+            async with asyncio.TaskGroup() as tasks:
+                workers = [tasks.create_task(self._work(topic)) for topic in self._topics]
+                publishing = tasks.create_task(self._publish())
+                await self._take()
+                for inbox in self._inboxes.values():
+                    inbox.put_nowait(None)  # wakes a worker that waits
+                await asyncio.wait(workers)
+                # What is in the store is published and committed; what was only taken is taken again by the next.
+                self._draining = True
+                self._wake.set()
+                await publishing
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+        finally:
+            await self._close()
+
+    def stop(self) -> None:
+        """Asks the lane to finish what it has begun, publish and commit it, and return."""
+        self._stopping = True
+
+    # Taking records.
+
+    async def _take(self) -> None:
+        while not self._stopping:
+            records = await self._in_thread(self._consume)
+            for topic, batch in self._by_topic(records).items():
+                self._inboxes[topic].put_nowait(batch)
+            await self._throttle()
+
+    def _consume(self) -> list[Message]:
+        """Waits for a first record, then takes what else is there; waiting for more would only delay it."""
+        try:
+            first = self._consumer.poll(POLL_S)
+            if first is None:
+                return []
+            return [first, *self._consumer.consume(self._batch_records - 1, 0)]
+        except KafkaException as error:
+            raise broker_error(error) from error
+
+    def _by_topic(self, messages: Sequence[Message]) -> dict[str, Batch]:
+        records: dict[str, list[Record]] = {}
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._meet(error, message)
+                continue
+            record = record_of(message)
+            source = (record.topic, record.partition)
+            expected = self._expected.get(source)
+            if expected is None:
+                continue  # revoked meanwhile
+            if record.offset < expected:
+                raise LogRecreated(
+                    f"{record.topic}[{record.partition}] went back from offset {expected} to {record.offset}"
+                )
+            self._expected[source] = record.offset + 1
+            records.setdefault(record.topic, []).append(record)
+        return {
+            topic: Batch(
+                topic=topic,
+                records=batch,
+                assignments={record.partition: self._assignments[topic, record.partition] for record in batch},
+            )
+            for topic, batch in records.items()
+        }
+
+    def _meet(self, error: KafkaError, message: Message) -> None:
+        """An error in place of a record: librdkafka heals most by itself."""
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  the client's own name for it
+            raise LogRecreated(
+                f"{message.topic()}[{message.partition()}]: the offset to read next is not in the log "
+                "(retention removed it, or the topic was recreated)",
+                hint="Start the worker again: it says how much is gone, and goes on from what is there.",
+            )
+        mapped = broker_error(error)
+        if isinstance(mapped, Unavailable):
+            log.warning("broker", lane=self.name, error=error.name())
+        else:
+            raise mapped
+
+    async def _throttle(self) -> None:
+        """Pauses topics whose inbox is full, and resumes those whose inbox has room again."""
+        behind = self._ledger.backlog >= BACKLOG_RECORDS
+        full = {topic for topic in self._topics if behind or self._inboxes[topic].qsize() >= INBOX_BATCHES}
+        wanted = {source for source in self._expected if source[0] in full}
+        for change, sources in (
+            (self._consumer.pause, wanted - self._paused),
+            (self._consumer.resume, self._paused - wanted),
+        ):
+            if sources:
+                await self._in_thread(change, [TopicPartition(topic, number) for topic, number in sources])
+        self._paused = wanted & self._expected.keys()
+        metrics.BACKLOG.labels(self.name).set(self._ledger.backlog)
+
+    # Handling.
+
+    async def _work(self, topic: str) -> None:
+        inbox = self._inboxes[topic]
+        while (batch := await inbox.get()) is not None and not self._stopping:
+            await self._handle(batch)
+
+    async def _handle(self, batch: Batch) -> None:
+        started = self._clock()
+        handled = await self._retried("handle", lambda: self._submit(batch), batch)
+        if handled is None:
+            return
+        positions = {
+            (batch.topic, partition): Position(topic_id=self._identities[batch.topic], next_offset=offset)
+            for partition, offset in self._owned(batch).items()
+        }
+        await self._retried("position", lambda: self._positions.save(positions), batch)
+        owned = self._owned(batch)
+        if owned:
+            self._ledger.add(batch.topic, owned, handled, records=len(batch.records))
+            self._wake.set()
+        metrics.RECORDS.labels(self.name, batch.topic).inc(len(batch.records))
+        metrics.BATCH_SECONDS.labels(self.name, batch.topic).observe(self._clock() - started)
+
+    def _owned(self, batch: Batch) -> dict[int, int]:
+        """The batch's next offsets, of those partitions that have been this worker's ever since."""
+        return {
+            partition: offset
+            for partition, offset in batch.next_offsets.items()
+            if self._assignments.get((batch.topic, partition)) == batch.assignments[partition]
+        }
+
+    # Publishing.
+
+    async def _publish(self) -> None:
+        while True:
+            wait = self._ledger.next_due() - self._clock()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), min(max(wait, 0), POLL_S * 5))
+            self._wake.clear()
+            if await self._publish_once():
+                self._wake.set()  # there may be more
+            elif self._draining:
+                return
+
+    async def _publish_once(self) -> bool:
+        """Publishes what is due; says whether there was anything."""
+        async with self._publishing:
+            revocations = self._revocations
+            publication = self._ledger.next(self._clock(), at_once=self._draining)
+            if not publication:
+                return False
+            started = self._clock()
+            try:
+                await self._check_identities()
+                outputs = [*publication.outputs, *await self._handler.refresh(publication.due)]
+                # A transaction without offsets would not be fenced: with no news, the last are committed again.
+                offsets = dict(publication.offsets) or dict(list(self._committed.items())[:1])
+                await self._publisher.publish(
+                    outputs, offsets, self._consumer, current=lambda: revocations == self._revocations
+                )
+            except Unavailable as error:
+                self._ledger.undo(publication)
+                metrics.RETRIES.labels(self.name, "publish").inc()
+                if not isinstance(error, Revoked):
+                    log.warning("publishing failed; will try again", lane=self.name, error=str(error))
+                await asyncio.sleep(BACKOFF_S[0] * (1 + random.random()))  # noqa: S311  jitter
+                return True
+            except BaseException:
+                self._ledger.undo(publication)
+                raise
+            self._ledger.done(publication, self._clock())
+            self._committed |= offsets
+            metrics.LISTS.labels(self.name).inc(len(publication.due))
+            metrics.REFRESH_SECONDS.labels(self.name).observe(self._clock() - started)
+            return True
+
+    async def _check_identities(self) -> None:
+        """Makes sure, now and then, that the topics are still those that were assigned."""
+        if self._clock() - self._identities_checked < IDENTITY_CHECK_S:
+            return
+        found = await asyncio.to_thread(describe_topics, self._admin, self._topics)
+        for topic, known in self._identities.items():
+            if topic not in found or found[topic].id != known:
+                raise LogRecreated(
+                    f"{topic} was deleted or created anew while it was read", hint="`penchant topics check` tells more."
+                )
+        self._identities_checked = self._clock()
+
+    # Assignment. librdkafka calls these in the consuming thread, inside `poll`; the loop is free meanwhile.
+
+    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        starts = self._find_starts(consumer, partitions)
+        if starts is None:
+            return
+        assigned = [TopicPartition(topic, number, start.offset) for (topic, number), start in starts.items()]
+        if self._settings.kafka.group_protocol == "consumer":
+            consumer.incremental_assign(assigned)
+        else:
+            consumer.assign(assigned)
+        if starts:
+            log.info("assigned", lane=self.name, partitions=len(starts), starts=describe(starts))
+        self._call(self._assigned(starts))
+
+    def _find_starts(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[SourceKey, Start] | None:
+        """Where to start, as soon as broker and store both say; None if the lane is stopped before that."""
+        delay = BACKOFF_S[0]
+        while not self._stopping:
+            try:
+                found = self._call(self._describe(consumer, partitions))
+                stored = self._call(self._positions.load(found))
+                return {
+                    source: start_of(f"{source[0]}[{source[1]}]", found[source], stored.get(source)) for source in found
+                }
+            except Unavailable as error:
+                log.warning("cannot start yet", lane=self.name, error=str(error))
+                time.sleep(delay)
+                delay = min(2 * delay, BACKOFF_S[1])
+        return None
+
+    async def _describe(
+        self, consumer: Consumer, partitions: Sequence[TopicPartition]
+    ) -> dict[SourceKey, PartitionLog]:
+        return await asyncio.to_thread(self._describe_blocking, consumer, partitions)
+
+    def _describe_blocking(
+        self, consumer: Consumer, partitions: Sequence[TopicPartition]
+    ) -> dict[SourceKey, PartitionLog]:
+        if not partitions:
+            return {}
+        try:
+            identities = describe_topics(self._admin, {partition.topic for partition in partitions})
+            committed = consumer.committed(list(partitions), ASSIGN_TIMEOUT_S)
+            found: dict[SourceKey, PartitionLog] = {}
+            for partition in committed:
+                low, high = consumer.get_watermark_offsets(partition, ASSIGN_TIMEOUT_S, cached=False)
+                found[partition.topic, partition.partition] = PartitionLog(
+                    topic_id=identities[partition.topic].id,
+                    low=low,
+                    high=high,
+                    committed=partition.offset if partition.offset >= 0 else None,
+                )
+        except KafkaException as error:
+            raise broker_error(error) from error
+        except KeyError as error:
+            raise Unavailable(f"the topic {error} cannot be described yet") from None
+        self._identities |= {topic: identity.id for topic, identity in identities.items()}
+        self._committed |= {source: part.committed for source, part in found.items() if part.committed is not None}
+        return found
+
+    async def _assigned(self, starts: Mapping[SourceKey, Start]) -> None:
+        for (topic, number), start in starts.items():
+            self._assignment += 1
+            self._assignments[topic, number] = self._assignment
+            self._expected[topic, number] = start.offset
+            self._committed.setdefault((topic, number), start.offset)
+            if start.lost:
+                metrics.LOST_TO_RETENTION.labels(self.name, topic).inc(start.lost)
+                log.error(
+                    "records are gone that were not applied: the broker's retention removed them",
+                    lane=self.name, topic=topic, partition=number, records=start.lost,
+                )  # fmt: skip
+        self._joined.set()
+
+    def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._call(self._revoked({(partition.topic, partition.partition) for partition in partitions}))
+
+    async def _revoked(self, partitions: set[SourceKey]) -> None:
+        """Drops the unconfirmed work of partitions that go; what is being published is published first."""
+        self._revocations += 1
+        async with self._publishing:
+            for source in partitions:
+                for known in (self._assignments, self._expected, self._committed):
+                    known.pop(source, None)
+            self._paused -= partitions
+            self._ledger.revoke(partitions)
+            await self._handler.release()
+
+    # Plumbing.
+
+    def _call(self, coroutine: Awaitable[T]) -> T:
+        """Runs a coroutine on the loop from the consuming thread."""
+        return asyncio.run_coroutine_threadsafe(as_coroutine(coroutine), self._loop).result()
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await self._loop.run_in_executor(self._thread, function, *arguments)
+
+    async def _retried(self, step: str, attempt: Callable[[], Awaitable[T]], batch: Batch | None = None) -> T | None:
+        """Tries until it succeeds, with growing, jittered pauses; None if the batch is nobody's any more."""
+        delay = BACKOFF_S[0]
+        while batch is None or self._owned(batch):
+            try:
+                return await attempt()
+            except Unavailable as error:
+                metrics.RETRIES.labels(self.name, step).inc()
+                log.warning("not available; will try again", lane=self.name, step=step, error=str(error))
+                await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311  jitter
+                delay = min(2 * delay, BACKOFF_S[1])
+        return None
+
+    async def _close(self) -> None:
+        try:
+            await self._in_thread(self._consumer.close)
+        except (KafkaException, RuntimeError) as error:
+            log.debug("consumer not closed", lane=self.name, error=str(error))
+        await self._publisher.close()
+        self._thread.shutdown(wait=False)
+
+
+async def as_coroutine(awaitable: Awaitable[T]) -> T:
+    """Any awaitable as a coroutine."""
+    return await awaitable
+
+
+def record_of(message: Message) -> Record:
+    """A message of the client as a record; of headers of one name the last stands."""
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp=message.timestamp()[1],
+        key=as_bytes(message.key()),
+        value=as_bytes(message.value()),
+        headers={name: as_bytes(value) or b"" for name, value in headers_of(message)},
+    )
+
+
+def headers_of(message: Message) -> list[tuple[str, str | bytes | None]]:
+    """A message's headers as pairs."""
+    return list(message.headers() or ())  # type: ignore[arg-type]  # the client types them as more than it gives
+
+
+def as_bytes(value: str | bytes | None) -> bytes | None:
+    """Bytes as they are; the client's types allow for text."""
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,29 @@
+"""What a worker counts, for Prometheus. Labels name lanes, topics and reasons; never users or items."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = [
+    "BACKLOG",
+    "BATCH_SECONDS",
+    "DEAD_LETTERS",
+    "LAG",
+    "LISTS",
+    "LOST_TO_RETENTION",
+    "RECORDS",
+    "REFRESH_SECONDS",
+    "RETRIES",
+]
+
+RECORDS = Counter("penchant_records_total", "Records handled and in the store", ["lane", "topic"])
+DEAD_LETTERS = Counter("penchant_dead_letters_total", "Records that could not be used", ["lane", "reason"])
+LISTS = Counter("penchant_lists_total", "Recommendation lists published", ["lane"])
+RETRIES = Counter("penchant_retries_total", "Times a step was tried again", ["lane", "step"])
+LOST_TO_RETENTION = Counter(
+    "penchant_records_lost_to_retention_total", "Records the broker deleted before they were applied", ["lane", "topic"]
+)
+LAG = Gauge("penchant_lag_records", "Records on the broker not yet taken", ["lane", "topic", "partition"])
+BACKLOG = Gauge("penchant_backlog_records", "Records in the store whose lists are not yet published", ["lane"])
+BATCH_SECONDS = Histogram(
+    "penchant_batch_seconds", "Time from taking a batch to its being in the store", ["lane", "topic"]
+)
+REFRESH_SECONDS = Histogram("penchant_publication_seconds", "Time to rank, publish and commit", ["lane"])

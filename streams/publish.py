@@ -1,0 +1,288 @@
+"""Publishing: outputs and the offsets of the inputs they come from, together.
+
+With transactions a reader of committed records sees each output once, and a worker that has lost its partitions
+publishes nothing: the broker checks the consumer group's generation when the offsets are added. Without them
+(a broker that manages none) outputs are flushed first and offsets committed after: at least once.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from penchant.errors import Unavailable
+from penchant.settings import Settings
+from penchant.streams.connection import Fenced, broker_error, open_producer, open_transactional_producer
+from penchant.streams.records import Output, SourceKey
+
+__all__ = ["Courier", "Offsets", "Publisher", "Revoked", "open_publisher"]
+
+log = structlog.get_logger()
+
+Offsets = Mapping[SourceKey, int]
+TIMEOUT_S = 30.0
+MAX_RESUMES = 3
+
+
+class Revoked(Unavailable):
+    """The partitions were taken away before their work could be committed. Their new owner does it again."""
+
+
+class Publisher(Protocol):
+    """Publishes what a lane owes."""
+
+    async def open(self) -> None:
+        """Prepares for publishing; with transactions this ends what a crashed predecessor left open."""
+
+    async def publish(
+        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, *, current: Callable[[], bool]
+    ) -> None:
+        """Publishes outputs and commits offsets.
+
+        Args:
+            outputs: records.
+            offsets: next offset by topic and partition; at least one, or a stale worker would not be noticed.
+            consumer: whose group the offsets are of.
+            current: whether the partitions are still this worker's.
+
+        Raises:
+            Revoked: they are not.
+            Unavailable: nothing was committed, or it is not known; publish again.
+        """
+
+    async def close(self) -> None:
+        """Releases the producer."""
+
+
+def open_publisher(settings: Settings, lane: str) -> Publisher:
+    """The publisher that the settings ask for."""
+    return TransactionalPublisher(settings, lane) if settings.kafka.transactions else AtLeastOncePublisher(settings)
+
+
+class TransactionalPublisher:
+    """Each publication is one Kafka transaction.
+
+    Args:
+        settings: of this process.
+        lane: names the transactions, with the worker's instance id.
+    """
+
+    def __init__(self, settings: Settings, lane: str) -> None:
+        self._settings = settings
+        self._lane = lane
+        self._producer: Producer | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"publish-{lane}")
+
+    async def open(self) -> None:
+        await self._run(self._initialise)
+
+    async def publish(
+        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, *, current: Callable[[], bool]
+    ) -> None:
+        await self._run(self._transaction, outputs, offsets, consumer, current)
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, function: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _initialise(self) -> None:
+        producer = open_transactional_producer(self._settings, self._lane)
+        try:
+            producer.init_transactions(TIMEOUT_S)
+        except KafkaException as error:
+            raise broker_error(error) from error
+        self._producer = producer
+
+    def _transaction(
+        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, current: Callable[[], bool]
+    ) -> None:
+        if self._producer is None:
+            self._initialise()
+        producer = self._producer
+        assert producer is not None  # noqa: S101  set by _initialise
+        try:
+            producer.begin_transaction()
+            deliveries = Deliveries(producer)
+            for output in outputs:
+                deliveries.produce(output)
+            deliveries.wait()  # before the offsets: sending them first takes twenty times as long
+            # Asked for before `current`: if the partitions go after that, this generation is the one they went with.
+            metadata = consumer.consumer_group_metadata()
+            if not current():
+                producer.abort_transaction(TIMEOUT_S)
+                raise Revoked("the partitions were revoked")
+            resumed(producer.send_offsets_to_transaction, positions(offsets), metadata, TIMEOUT_S)
+            resumed(producer.commit_transaction, TIMEOUT_S)
+        except KafkaException as error:
+            self._recover(producer, error)
+            raise as_unavailable(error) from error
+        except Unavailable:
+            self._abort(producer)
+            raise
+
+    def _recover(self, producer: Producer, error: KafkaException) -> None:
+        """Aborts, or gives the producer up where it cannot go on."""
+        cause: KafkaError = error.args[0]
+        if cause.fatal():
+            log.warning("producer lost", lane=self._lane, error=cause.name())
+            self._producer = None
+        else:
+            self._abort(producer)
+
+    def _abort(self, producer: Producer) -> None:
+        try:
+            producer.abort_transaction(TIMEOUT_S)
+        except KafkaException as error:
+            # Also where there is nothing to abort any more; a new producer ends whatever is left open.
+            log.debug("transaction not aborted", lane=self._lane, error=error.args[0].name())
+            self._producer = None
+
+
+class AtLeastOncePublisher:
+    """Flushes outputs, then commits offsets: a crash between the two publishes again.
+
+    Args:
+        settings: of this process.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._courier = Courier(settings, delivery_timeout_ms=0)
+
+    async def open(self) -> None:
+        """Nothing to prepare."""
+
+    async def publish(
+        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, *, current: Callable[[], bool]
+    ) -> None:
+        if not current():
+            raise Revoked("the partitions were revoked")
+        await self._courier.send(outputs)
+        if not current():
+            raise Revoked("the partitions were revoked")
+        try:
+            await asyncio.to_thread(consumer.commit, offsets=positions(offsets), asynchronous=False)
+        except KafkaException as error:
+            raise as_unavailable(error) from error
+
+    async def close(self) -> None:
+        self._courier.close()
+
+
+class Courier:
+    """Sends records outside of any transaction, and waits until the broker has them.
+
+    Args:
+        settings: of this process.
+        delivery_timeout_ms: after which a record is given up; 0: never.
+    """
+
+    def __init__(self, settings: Settings, *, delivery_timeout_ms: int) -> None:
+        self._producer = open_producer(settings, delivery_timeout_ms=delivery_timeout_ms)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="courier")
+
+    async def send(self, outputs: Sequence[Output]) -> None:
+        """Sends records.
+
+        Raises:
+            Unavailable: not all were delivered in time; some may have been.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._send, outputs)
+
+    def close(self) -> None:
+        """Ends the thread that sends."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _send(self, outputs: Sequence[Output]) -> None:
+        deliveries = Deliveries(self._producer)
+        try:
+            for output in outputs:
+                deliveries.produce(output)
+            deliveries.wait()
+        except KafkaException as error:
+            raise as_unavailable(error) from error
+
+
+class Deliveries:
+    """Records on their way, and the first that failed.
+
+    Args:
+        producer: sends them.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._failed: KafkaError | None = None
+
+    def produce(self, output: Output) -> None:
+        """Queues a record; waits where the producer's queue is full."""
+        while True:
+            try:
+                self._producer.produce(
+                    output.topic,
+                    key=output.key,
+                    value=output.value,
+                    headers=list(output.headers.items()),
+                    on_delivery=self._delivered,
+                )
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                return
+
+    def wait(self) -> None:
+        """Waits until all records are delivered.
+
+        Raises:
+            Unavailable: some were not in time.
+            KafkaException: some failed.
+        """
+        if self._producer.flush(TIMEOUT_S):
+            raise Unavailable("records were not delivered in time", hint="Is the broker running?")
+        if self._failed is not None:
+            raise KafkaException(self._failed)
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None and self._failed is None:
+            self._failed = error
+
+
+# The group has moved on, or is about to: the work belongs to someone else by the time it is asked for again.
+GENERATION_ERRORS = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+    }
+)
+
+
+def resumed(call: Callable[..., None], *arguments: object) -> None:
+    """Calls a step of a transaction, and again where it timed out: calling it again resumes it."""
+    for _ in range(MAX_RESUMES):
+        try:
+            return call(*arguments)
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise
+    return call(*arguments)
+
+
+def as_unavailable(error: KafkaException) -> Exception:
+    """What a failed publication means: only refusals are final, all else may be tried again."""
+    if error.args[0].code() in GENERATION_ERRORS:
+        return Revoked(f"the group has moved on ({error.args[0].name()})")
+    mapped = broker_error(error)
+    # A producer is fenced also by its own time-out, after a long pause. Whether another worker has this one's name,
+    # its consumer is told.
+    return Unavailable(str(mapped)) if isinstance(mapped, Fenced) else mapped
+
+
+def positions(offsets: Offsets) -> list[TopicPartition]:
+    """Offsets as the client wants them."""
+    return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]

@@ -1,0 +1,289 @@
+"""A worker: builds the parts that the settings ask for, runs them, and stops them in order."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from msgspec import Struct
+
+from penchant.encoders.embedder import Embedder
+from penchant.encoders.embedder import space as encoder_space
+from penchant.errors import ConfigurationError, Unavailable
+from penchant.profile.cache import ItemVectors
+from penchant.profile.fusion import Space, space_of
+from penchant.profile.graph import Graph
+from penchant.profile.identity import Identity
+from penchant.profile.interest import Horizons
+from penchant.profile.items import Items
+from penchant.profile.positions import Positions
+from penchant.profile.profiles import Profiles
+from penchant.profile.ranking.recommend import Ranker
+from penchant.profile.state import Limits
+from penchant.profile.store.base import Store
+from penchant.profile.store.open import open_store
+from penchant.profile.updater import ProfileUpdater
+from penchant.settings import Settings
+from penchant.streams import content, interest
+from penchant.streams.app import StreamApp
+from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
+from penchant.streams.connection import open_admin
+from penchant.streams.events import ItemReady
+from penchant.streams.http import HttpPort, build_api
+from penchant.streams.interpret import Reader
+from penchant.streams.knowledge import KnowledgeKeeper
+from penchant.streams.lane import Handler, Lane
+from penchant.streams.publish import Courier, open_publisher
+from penchant.streams.records import Output
+from penchant.streams.sweep import Sweeper, arrivals
+from penchant.streams.topics import Topic, describe_topics, topic_specs
+
+__all__ = ["LANES", "Parts", "build_parts", "run_worker", "serve"]
+
+log = structlog.get_logger()
+
+LANES = (content.LANE, interest.LANE)
+COURIER_TIMEOUT_MS = 30_000
+RETRY_S = 1.0
+
+T = TypeVar("T")
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """The parts of a worker that know nothing of Kafka."""
+
+    store: Store
+    space: Space
+    identity: Identity
+    limits: Limits
+    horizons: Horizons
+    items: Items
+    profiles: Profiles
+    graph: Graph
+    vectors: ItemVectors
+    ranker: Ranker
+
+    async def open(self) -> None:
+        """Opens the store with the collections that the parts need."""
+        await self.store.open([self.items.layout, self.profiles.layout, self.graph.layout])
+
+
+def build_parts(settings: Settings) -> Parts:
+    """The parts that the settings ask for, not yet opened."""
+    store = open_store(settings)
+    encoders = encoder_space()
+    space = space_of(encoders.dimensions, encoders.fingerprints, settings.fusion.model_dump())
+    identity = Identity(settings.id_key.get_secret_value())
+    profile = settings.profile
+    limits = Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits)
+    horizons = Horizons(
+        short_ms=profile.short_half_life_ms,
+        long_ms=profile.long_half_life_ms,
+        short_share_at=profile.short_share_at,
+    )
+    items = Items(store, settings.prefixed("items"), space)
+    vectors = ItemVectors(items, capacity=profile.cached_items, ttl_s=profile.item_cache_s)
+    ranker = Ranker(
+        items,
+        vectors,
+        identity,
+        horizons,
+        count=settings.recommend.count,
+        candidates=settings.recommend.candidates,
+        relevance_share=settings.recommend.relevance,
+        reasons=settings.recommend.reasons,
+    )
+    return Parts(
+        store=store,
+        space=space,
+        identity=identity,
+        limits=limits,
+        horizons=horizons,
+        items=items,
+        profiles=Profiles(store, settings.prefixed("profiles"), space, identity, limits),
+        graph=Graph(store, settings.prefixed("triples")),
+        vectors=vectors,
+        ranker=ranker,
+    )
+
+
+def run_worker(settings: Settings, lanes: Sequence[str] = LANES) -> None:
+    """Runs a worker until SIGINT or SIGTERM.
+
+    Args:
+        settings: of this process.
+        lanes: which of `LANES` it runs.
+
+    Raises:
+        PenchantError: something that waiting does not heal.
+    """
+    asyncio.run(serve_until_signalled(settings, lanes))
+
+
+async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> None:
+    """Serves until a signal asks to stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with serve(settings, lanes) as failed:
+        stopping = asyncio.create_task(stop.wait())
+        failing = asyncio.create_task(as_coroutine(failed))
+        await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping", lanes=list(lanes))
+        stopping.cancel()
+        if failing.done():
+            failing.result()
+        failing.cancel()
+
+
+@contextlib.asynccontextmanager
+async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterator[Awaitable[None]]:
+    """Runs a worker within a block; gives what to await for its failure.
+
+    Leaving the block stops it in order: what was begun is finished, published and committed, within
+    `worker.stop_timeout_s`; what takes longer is left to the next start.
+    """
+    unknown = set(lanes) - set(LANES)
+    if unknown or not lanes:
+        raise ConfigurationError(f"Unknown lanes: {', '.join(sorted(unknown))}", hint=f"Known: {', '.join(LANES)}.")
+    async with contextlib.AsyncExitStack() as stack:
+        await await_topics(settings)
+        parts = build_parts(settings)
+        await retried(parts.open)
+        stack.push_async_callback(parts.store.close)
+        courier = Courier(settings, delivery_timeout_ms=COURIER_TIMEOUT_MS)
+        stack.callback(courier.close)
+        app = StreamApp(settings, KnowledgeKeeper(parts.graph, courier, settings.prefixed(Topic.DEAD_LETTERS)).keep)
+        running: dict[str, Lane] = {}
+        reader = Reader(parts.identity, settings.profile)
+        if content.LANE in lanes:
+            embedder = Embedder(settings.encoders)
+            stack.push_async_callback(embedder.close)
+            await embedder.warm_up()
+            handler: Handler = content.ContentHandler(settings, reader, embedder, parts.items)
+            running[content.LANE] = build_lane(settings, parts, app, handler, content.LANE)
+        if interest.LANE in lanes:
+            updater = ProfileUpdater(
+                parts.profiles,
+                parts.vectors,
+                parts.horizons,
+                parts.limits,
+                capacity=settings.profile.cached_profiles,
+            )
+            handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
+            running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
+            sweeping = asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep")
+            stack.push_async_callback(cancelled, sweeping)
+        api = build_api(
+            parts.profiles,
+            parts.ranker,
+            parts.space,
+            lambda: {name: lane.ready for name, lane in running.items()},
+            host=settings.worker.http_host,
+        )
+        port = HttpPort(settings.worker, api)
+        await port.open()
+        stack.push_async_callback(port.close)
+        await app.start()
+        stack.push_async_callback(stopped, app, settings.worker.stop_timeout_s)
+        log.info("working", lanes=list(lanes), http=f"http://{settings.worker.http_host}:{port.port}")
+        yield app.failed()
+
+
+def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handler, name: str) -> Lane:
+    """A lane of this worker, run by the application."""
+    is_content = name == content.LANE
+    module = content if is_content else interest
+    topics = tuple(settings.prefixed(topic) for topic in module.TOPICS)
+    collection = (parts.items if is_content else parts.profiles).layout.name
+    lane = Lane(
+        name,
+        group=module.GROUP,
+        topics=topics,
+        settings=settings,
+        handler=handler,
+        submit=app.submit_to(handler, name, topics),
+        positions=Positions(parts.store, collection, settings.prefixed(module.GROUP)),
+        publisher=open_publisher(settings, name),
+        batch_records=settings.worker.content_batch_records if is_content else settings.worker.batch_records,
+    )
+    app.add(lane)
+    return lane
+
+
+def sweeper(settings: Settings, parts: Parts, courier: Courier, lane: Lane) -> Sweeper:
+    """Sweeps wherever partition 0 of `item-ready` is: one worker among all."""
+    topic = settings.prefixed(Topic.ITEM_READY)
+
+    async def announce(found: Sequence[ItemReady]) -> None:
+        await courier.send(
+            [
+                Output(
+                    topic=topic,
+                    key=ready.user_id.encode(),
+                    value=encode(ready),
+                    headers={CONTENT_TYPE: MSGPACK},
+                )
+                for ready in found
+            ]
+        )
+
+    return Sweeper(
+        lambda: arrivals(parts.profiles, parts.items),
+        announce,
+        lambda: lane.owns(topic, 0),
+        interval_s=settings.worker.sweep_interval_s,
+    )
+
+
+async def await_topics(settings: Settings) -> None:
+    """Waits for the broker; all topics must be there.
+
+    Raises:
+        ConfigurationError: some are missing.
+    """
+    names = [spec.name for spec in topic_specs(settings)]
+    admin = open_admin(settings)
+
+    async def describe() -> set[str]:
+        return set(await asyncio.to_thread(describe_topics, admin, names))
+
+    missing = sorted(set(names) - await retried(describe))
+    if missing:
+        raise ConfigurationError(
+            f"Topics are missing: {', '.join(missing)}", hint="`penchant topics create` creates them."
+        )
+
+
+async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Tries until a part answers."""
+    while True:
+        try:
+            return await attempt()
+        except Unavailable as error:
+            log.warning("not available; will try again", error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+
+async def stopped(app: StreamApp, timeout_s: float) -> None:
+    """Stops the application within a deadline."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await app.stop()
+    except TimeoutError:
+        log.warning("not finished in time; the next start goes on from what is committed")
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Ends a task."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def as_coroutine(awaitable: Awaitable[None]) -> None:
+    """Any awaitable as a coroutine."""
+    await awaitable
