@@ -10,6 +10,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,8 @@ PREFIX = "PENCHANT_"
 CONFIG_VARIABLE = "PENCHANT_CONFIG"
 TEST_PREFIX = "PENCHANT_TEST_"
 DEFAULT_FILE = Path("penchant.toml")
+# The file that `load_settings` was told, on its way to the sources, which pydantic builds by itself.
+NAMED_FILE: ContextVar[Path | None] = ContextVar("named_file", default=None)
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -57,7 +60,7 @@ class Section(BaseModel):
 class KafkaSettings(Section):
     """How to reach the broker, and how to behave towards it."""
 
-    bootstrap_servers: str = "127.0.0.1:9092"
+    bootstrap_servers: str = Field(default="127.0.0.1:9092", description="host:port of brokers, with commas between")
     options: dict[str, str | int | float | bool] = Field(
         default={}, description="further librdkafka options for every client, such as security.protocol"
     )
@@ -69,24 +72,24 @@ class KafkaSettings(Section):
         default=True, description="false: publish at least once, for brokers that manage no transactions"
     )
     partitions: int = Field(default=6, ge=1, le=10_000, description="of every topic keyed by user")
-    replication_factor: int = Field(default=1, ge=1)
+    replication_factor: int = Field(default=1, ge=1, description="of topics that penchant creates")
 
 
 class StoreSettings(Section):
     """Where items and profiles live."""
 
     url: str = Field(default="", description="of a Qdrant server; empty: the embedded engine under data_dir")
-    api_key: SecretStr = SecretStr("")
-    grpc_port: int = Field(default=6334, ge=1, le=65_535)
-    timeout_s: Positive = 10.0
+    api_key: SecretStr = Field(default=SecretStr(""), description="of the Qdrant server")
+    grpc_port: int = Field(default=6334, ge=1, le=65_535, description="of the Qdrant server")
+    timeout_s: Positive = Field(default=10.0, description="of a request to the Qdrant server")
 
 
 class FusionSettings(Section):
     """Shares of the modalities in an item's content vector, renormalised over those that an item has."""
 
-    text: Share = 0.5
-    image: Share = 0.3
-    audio: Share = 0.2
+    text: Share = Field(default=0.5, description="share of the text slice")
+    image: Share = Field(default=0.3, description="share of the image slice")
+    audio: Share = Field(default=0.2, description="share of the audio slice")
 
 
 class ProfileSettings(Section):
@@ -94,26 +97,28 @@ class ProfileSettings(Section):
 
     strong_limit: int = Field(default=192, ge=1, le=4_096, description="newest strong signals kept per user")
     weak_limit: int = Field(default=192, ge=1, le=4_096, description="newest weak signals kept per user")
-    short_half_life_ms: int = Field(default=8 * HOUR_MS, ge=1)
-    long_half_life_ms: int = Field(default=50 * DAY_MS, ge=1)
+    short_half_life_ms: int = Field(default=8 * HOUR_MS, ge=1, description="of interest right now")
+    long_half_life_ms: int = Field(default=50 * DAY_MS, ge=1, description="of lasting interest")
     short_share_at: Positive = Field(
         default=3.0,
         description="k in rho = W_short / (W_short + k): recent weight that makes the mix half short",
     )
-    seen_bits: int = Field(default=16_384, ge=64, le=65_536, multiple_of=64)
+    seen_bits: int = Field(
+        default=16_384, ge=64, le=65_536, multiple_of=64, description="of the filter of items seen, per user"
+    )
     rating_low: Finite = Field(default=0.5, description="the lowest value of a `rate` action")
     rating_high: Finite = Field(default=5.0, description="the highest value of a `rate` action")
     weights: dict[str, Finite] = Field(default={}, description="overrides of the weights of actions, by name")
-    cached_profiles: int = Field(default=20_000, ge=1)
-    cached_items: int = Field(default=20_000, ge=1)
+    cached_profiles: int = Field(default=20_000, ge=1, description="profiles kept in memory")
+    cached_items: int = Field(default=20_000, ge=1, description="items kept in memory")
     item_cache_s: Positive = Field(default=30.0, description="how long an edited item may be seen as it was")
 
 
 class RecommendSettings(Section):
     """What is published for a user, and how often."""
 
-    count: int = Field(default=10, ge=1, le=100)
-    candidates: int = Field(default=50, ge=1, le=1_000)
+    count: int = Field(default=10, ge=1, le=100, description="items of a list")
+    candidates: int = Field(default=50, ge=1, le=1_000, description="items that a list is chosen from")
     interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0, description="at most one list per user in this time"
     )
@@ -125,9 +130,9 @@ class EncoderSettings(Section):
     """What embeds each modality, and what it may read."""
 
     media_roots: tuple[Path, ...] = Field(default=(), description="folders that file: references may point into")
-    max_media_bytes: int = Field(default=8 * 2**20, ge=1)
-    max_pixels: int = Field(default=40_000_000, ge=1)
-    max_audio_s: Positive = 60.0
+    max_media_bytes: int = Field(default=8 * 2**20, ge=1, description="of one picture or sound")
+    max_pixels: int = Field(default=40_000_000, ge=1, description="of one picture")
+    max_audio_s: Positive = Field(default=60.0, description="how long a sound may be")
     threads: int = Field(default=0, ge=0, description="of the forward passes; 0: as many as there are cores")
 
 
@@ -137,12 +142,12 @@ class WorkerSettings(Section):
     instance_id: str = Field(
         default="", max_length=128, description="of this worker among all; empty: from host name and data_dir"
     )
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(default=8321, ge=0, le=65_535)
+    http_host: str = Field(default="127.0.0.1", description="where the worker answers questions")
+    http_port: int = Field(default=8321, ge=0, le=65_535, description="likewise; 0: any free one")
     batch_records: int = Field(default=4_096, ge=1, le=100_000, description="taken from Kafka at a time (interest)")
     content_batch_records: int = Field(default=64, ge=1, le=10_000, description="likewise (content)")
-    stop_timeout_s: Positive = 20.0
-    sweep_interval_s: Positive = 5.0
+    stop_timeout_s: Positive = Field(default=20.0, description="to finish and commit what is in hand when stopped")
+    sweep_interval_s: Positive = Field(default=5.0, description="between looks at signals that wait for their item")
 
 
 class Settings(BaseSettings):
@@ -162,8 +167,10 @@ class Settings(BaseSettings):
     id_key: SecretStr = Field(
         default=SecretStr("penchant"), description="keys the hashes that stand for user ids in the store"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_json: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least that is logged"
+    )
+    log_json: bool = Field(default=False, description="log JSON lines instead of text")
     kafka: KafkaSettings = KafkaSettings()
     store: StoreSettings = StoreSettings()
     encoders: EncoderSettings = EncoderSettings()
@@ -200,24 +207,27 @@ class Settings(BaseSettings):
 
 
 def settings_file() -> Path | None:
-    """The settings file in force: `PENCHANT_CONFIG`, else `penchant.toml` in the working folder if it is there."""
-    if named := os.environ.get(CONFIG_VARIABLE):
+    """The settings file in force: the one named, else `penchant.toml` in the working folder if it is there."""
+    named = NAMED_FILE.get() or os.environ.get(CONFIG_VARIABLE)
+    if named:
         if not Path(named).is_file():
-            raise ConfigurationError(f"{CONFIG_VARIABLE} names {named}, which is not a file")
+            raise ConfigurationError(f"The settings file {named} is not a file", hint=f"--config or {CONFIG_VARIABLE}")
         return Path(named)
     return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
 
 
-def load_settings(**flags: Any) -> Settings:
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     """Reads settings from file, environment and `flags`.
 
     Args:
+        config: the file; None: the one that `PENCHANT_CONFIG` names, else `penchant.toml` if it is there.
         flags: values by field name; sections as mappings. They win over the environment and the file.
 
     Raises:
         ConfigurationError: a key is unknown, or a value is not of its type or out of its bounds.
     """
     check_environment(os.environ)
+    named = NAMED_FILE.set(config)
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -227,6 +237,8 @@ def load_settings(**flags: Any) -> Settings:
         ) from None
     except ValueError as error:  # a TOML syntax error, or a section's value that is not JSON
         raise ConfigurationError(f"The settings cannot be read: {error}") from None
+    finally:
+        NAMED_FILE.reset(named)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
