@@ -323,9 +323,9 @@ class Publisher(Verbs[str]):
             self.producer.purge()
             self.producer.flush(SLICE_S)
 
-    def publish(self, output: Output, name: str) -> str:
-        """Hands a record to the producer; waits while its queue is full."""
-        while not offer(self.producer, output, self.delivered):
+    def publish(self, output: Output, name: str, *, timestamp_ms: int = 0) -> str:
+        """Hands a record to the producer; waits while its queue is full. A timestamp of 0 is now."""
+        while not offer(self.producer, output, self.delivered, timestamp_ms=timestamp_ms):
             self.producer.poll(SLICE_S)
         self.producer.poll(0)
         self.sent += 1
@@ -612,20 +612,32 @@ def known(names: type[Name], name: str) -> Name:
         raise InvalidEvent(f"No such {names.__name__}", hint=f"Known are {', '.join(names)}.") from None
 
 
-def offer(producer: Producer, output: Output, delivered: Callable[[KafkaError | None, object], None]) -> bool:
+def offer(
+    producer: Producer,
+    output: Output,
+    delivered: Callable[[KafkaError | None, object], None],
+    *,
+    timestamp_ms: int = 0,
+) -> bool:
     """Hands a record to the producer, unless its queue is full.
 
     Args:
         producer: to hand it to.
         output: the record.
         delivered: called with the error, or None, and the message, once it is known.
+        timestamp_ms: of the record; 0: now.
 
     Raises:
         PenchantError: the producer refuses the record for good.
     """
     try:
         producer.produce(
-            output.topic, output.value, output.key, on_delivery=delivered, headers=dict(output.headers) or None
+            output.topic,
+            output.value,
+            output.key,
+            on_delivery=delivered,
+            timestamp=timestamp_ms,
+            headers=dict(output.headers) or None,
         )
     except BufferError:
         return False

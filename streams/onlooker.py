@@ -7,7 +7,7 @@ nobody. With a group it shares the topic with the group's other members and goes
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -24,6 +24,7 @@ log = logging.getLogger("penchant.kafka")
 
 REQUEST_TIMEOUT_S = 10.0
 BATCH = 500
+SLICE_S = 0.2
 # What a partition answers while it is new, or on its way to another broker.
 LEADERLESS = frozenset({"LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION"})
 RETRY_PAUSE_S = 0.05
@@ -58,6 +59,7 @@ class TopicReader:
             "fetch.wait.max.ms": 100,  # how soon an empty partition is known to be one
         }
         self.unread: set[int] = set()
+        self.ends: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         """Connects. Without a group, records published from here on are seen.
@@ -76,7 +78,9 @@ class TopicReader:
                 self.consumer.subscribe([self.name])
             else:
                 self.unread = set(partitions)
-                self.consumer.assign([self.start(partition) for partition in partitions])
+                self.ends = {partition: self.end(partition) for partition in partitions}
+                starts = dict.fromkeys(partitions, OFFSET_BEGINNING) if self.from_beginning else self.ends
+                self.consumer.assign([TopicPartition(self.name, *start) for start in starts.items()])
         except KafkaException as error:
             self.consumer.close()
             raise broker_error(error) from error
@@ -114,6 +118,13 @@ class TopicReader:
                 raise broker_error(problem)
         return records
 
+    def to_end(self) -> Iterator[Record]:
+        """What the topic held when the reader connected (without a group)."""
+        while not self.caught_up:
+            for record in self.read(SLICE_S):
+                if record.offset < self.ends[record.partition]:
+                    yield record
+
     def done(self, record: Record) -> None:
         """Marks a record and those before it as dealt with: the group goes on behind it."""
         with contextlib.suppress(KafkaException):  # the partition is another member's now, who reads it again
@@ -126,14 +137,12 @@ class TopicReader:
             raise KafkaException(topic.error)
         return sorted(topic.partitions)
 
-    def start(self, partition: int) -> TopicPartition:
-        """Where to start in a partition.
+    def end(self, partition: int) -> int:
+        """Where a partition ends now.
 
-        The end is the last stable offset, since the consumer reads committed records: what an open transaction
-        has written is still to come.
+        That is the last stable offset, since the consumer reads committed records: what an open transaction has
+        written is still to come.
         """
-        if self.from_beginning:
-            return TopicPartition(self.name, partition, OFFSET_BEGINNING)
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
@@ -145,7 +154,7 @@ class TopicReader:
                     raise
                 time.sleep(RETRY_PAUSE_S)
             else:
-                return TopicPartition(self.name, partition, end)
+                return end
 
 
 def as_record(message: Message) -> Record:
