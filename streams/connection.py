@@ -17,10 +17,12 @@ from penchant.errors import ConfigurationError, PenchantError, Unavailable
 from penchant.settings import Settings
 
 __all__ = [
+    "MAX_RECORD_BYTES",
     "BrokerUnavailable",
     "Fenced",
     "RecordTooLarge",
     "broker_error",
+    "common_options",
     "consumer_options",
     "murmur2",
     "open_admin",
