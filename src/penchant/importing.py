@@ -340,7 +340,9 @@ def open_rows(path: Path) -> Iterator[Rows]:
     try:
         with path.open("rb") as file:
             if suffix in DELIMITERS:
-                yield delimited(file, path.stat().st_size, DELIMITERS[suffix])
+                # Bytes that are no UTF-8 survive as surrogates, so that their row is rejected and not the file.
+                with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as decoded:
+                    yield delimited(decoded, path.stat().st_size, file.tell, DELIMITERS[suffix])
             elif suffix in JSON_LINES:
                 yield Rows(columns=None, total=path.stat().st_size, position=file.tell, rows=json_rows(file))
             elif suffix in PARQUET:
@@ -353,17 +355,15 @@ def open_rows(path: Path) -> Iterator[Rows]:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def delimited(file: BinaryIO, size: int, delimiter: str) -> Rows:
+def delimited(lines: Iterable[str], size: int, position: Callable[[], int], delimiter: str) -> Rows:
     """The rows of a CSV or TSV file with a header."""
-    # Bytes that are no UTF-8 survive as surrogates, so that their row is rejected and not the file.
-    decoded = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(decoded, delimiter=delimiter)
+    reader = csv.reader(lines, delimiter=delimiter)
     header = next(reader, [])
     if not header or len(set(header)) < len(header):
         raise ConfigurationError(
             "The file has no header with distinct names", hint="The first line must name the columns."
         )
-    return Rows(columns=frozenset(header), total=size, position=file.tell, rows=delimited_rows(reader, header))
+    return Rows(columns=frozenset(header), total=size, position=position, rows=delimited_rows(reader, header))
 
 
 def delimited_rows(reader: Any, header: list[str]) -> Iterator[Row]:
