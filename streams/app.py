@@ -47,6 +47,7 @@ class StreamApp:
             broker_credentials=credentials(settings),
             datadir=str(settings.data_dir / "faust"),
             autodiscover=False,
+            consumer_group_instance_id=settings.instance_id,
             topic_allow_declare=False,  # `penchant topics create` does that, with the right configuration
             topic_disable_leader=True,
             table_standby_replicas=0,
@@ -54,6 +55,7 @@ class StreamApp:
             loop=asyncio.get_running_loop(),
         )
         self._services: list[LaneService] = []
+        self._starting: asyncio.Task[None]
         self._add_triples(settings.prefixed(Topic.TRIPLES), keep_triple)
 
     def submit_to(self, handler: Handler, lane: str, topics: tuple[str, ...]) -> Submit:
@@ -69,21 +71,28 @@ class StreamApp:
 
     def add(self, lane: Lane) -> None:
         """Runs a lane as a service of the application."""
-        service = LaneService(lane)
-        self._services.append(service)
-        self._app.add_runtime_dependency(service)
+        self._services.append(LaneService(lane))
 
     async def start(self) -> None:
-        """Starts agents and lanes."""
-        await self._app.start()
+        """Starts agents and lanes.
+
+        Faust calls itself started when its own group has settled, which after a crash takes that group's session
+        time-out. The lanes do not wait for it: their agents read no topic.
+        """
+        self._starting = asyncio.create_task(self._app.start(), name="faust")
+        for service in self._services:
+            await service.start()
 
     async def failed(self) -> None:
         """Returns when all lanes have ended; raises what a lane failed with."""
-        await asyncio.gather(*(service.running for service in self._services))
+        await asyncio.gather(self._starting, *(service.running for service in self._services))
 
     async def stop(self) -> None:
         """Stops the lanes in order, while their agents still work, then everything else."""
         await asyncio.gather(*(service.finish() for service in self._services), return_exceptions=True)
+        self._starting.cancel()
+        await asyncio.gather(self._starting, return_exceptions=True)
+        await asyncio.gather(*(service.stop() for service in self._services))
         await self._app.stop()
 
     def _channel(self, handler: Handler, name: str) -> Any:

@@ -111,28 +111,31 @@ def view(profile: Profile, space: Space) -> dict[str, Any]:
 
 
 class HttpPort:
-    """Serves an API until it is closed.
+    """A port that is taken at once, and served as soon as there is something to serve.
 
     Args:
         settings: where to listen.
-        api: to serve.
+
+    Raises:
+        ConfigurationError: the port is taken, or may not be bound.
     """
 
-    def __init__(self, settings: WorkerSettings, api: FastAPI) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._socket = listening_socket(settings.http_host, settings.http_port)
         self.port: int = self._socket.getsockname()[1]
-        config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
-        self._server = Server(config)
+        self._server: Server | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Begins to serve."""
+    def serve(self, api: FastAPI) -> None:
+        """Begins to serve an API."""
+        config = uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+        self._server = Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
 
     async def close(self) -> None:
         """Finishes the requests under way, and releases the port."""
-        self._server.should_exit = True
-        if self._task is not None:
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
             await self._task
         self._socket.close()
 

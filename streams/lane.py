@@ -364,7 +364,7 @@ class Lane:
         delay = BACKOFF_S[0]
         while not self._stopping:
             try:
-                found = self._call(self._describe(consumer, partitions))
+                found = self._describe(consumer, partitions)
                 stored = self._call(self._positions.load(found))
                 return {
                     source: start_of(f"{source[0]}[{source[1]}]", found[source], stored.get(source)) for source in found
@@ -375,14 +375,7 @@ class Lane:
                 delay = min(2 * delay, BACKOFF_S[1])
         return None
 
-    async def _describe(
-        self, consumer: Consumer, partitions: Sequence[TopicPartition]
-    ) -> dict[SourceKey, PartitionLog]:
-        return await asyncio.to_thread(self._describe_blocking, consumer, partitions)
-
-    def _describe_blocking(
-        self, consumer: Consumer, partitions: Sequence[TopicPartition]
-    ) -> dict[SourceKey, PartitionLog]:
+    def _describe(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[SourceKey, PartitionLog]:
         if not partitions:
             return {}
         try:

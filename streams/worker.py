@@ -150,6 +150,8 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
     if unknown or not lanes:
         raise ConfigurationError(f"Unknown lanes: {', '.join(sorted(unknown))}", hint=f"Known: {', '.join(LANES)}.")
     async with contextlib.AsyncExitStack() as stack:
+        port = HttpPort(settings.worker)
+        stack.push_async_callback(port.close)
         await await_topics(settings)
         parts = build_parts(settings)
         await retried(parts.open)
@@ -158,11 +160,12 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
         stack.callback(courier.close)
         app = StreamApp(settings, KnowledgeKeeper(parts.graph, courier, settings.prefixed(Topic.DEAD_LETTERS)).keep)
         running: dict[str, Lane] = {}
+        tasks: list[asyncio.Task[None]] = []
         reader = Reader(parts.identity, settings.profile)
         if content.LANE in lanes:
             embedder = Embedder(settings.encoders)
             stack.push_async_callback(embedder.close)
-            await embedder.warm_up()
+            tasks.append(asyncio.create_task(embedder.warm_up(), name="warm-up"))  # clicks need not wait for it
             handler: Handler = content.ContentHandler(settings, reader, embedder, parts.items)
             running[content.LANE] = build_lane(settings, parts, app, handler, content.LANE)
         if interest.LANE in lanes:
@@ -175,8 +178,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             )
             handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
             running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
-            sweeping = asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep")
-            stack.push_async_callback(cancelled, sweeping)
+            tasks.append(asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep"))
         api = build_api(
             parts.profiles,
             parts.ranker,
@@ -184,13 +186,12 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             lambda: {name: lane.ready for name, lane in running.items()},
             host=settings.worker.http_host,
         )
-        port = HttpPort(settings.worker, api)
-        await port.open()
-        stack.push_async_callback(port.close)
+        port.serve(api)
+        stack.push_async_callback(cancelled, tasks)
         await app.start()
         stack.push_async_callback(stopped, app, settings.worker.stop_timeout_s)
         log.info("working", lanes=list(lanes), http=f"http://{settings.worker.http_host}:{port.port}")
-        yield app.failed()
+        yield asyncio.gather(app.failed(), *tasks)
 
 
 def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handler, name: str) -> Lane:
@@ -277,11 +278,11 @@ async def stopped(app: StreamApp, timeout_s: float) -> None:
         log.warning("not finished in time; the next start goes on from what is committed")
 
 
-async def cancelled(task: asyncio.Task[None]) -> None:
-    """Ends a task."""
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Ends tasks."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def as_coroutine(awaitable: Awaitable[None]) -> None:
