@@ -105,6 +105,7 @@ class TransactionalPublisher:
             self._initialise()
         producer = self._producer
         assert producer is not None  # noqa: S101  set by _initialise
+        committing = False
         try:
             producer.begin_transaction()
             deliveries = Deliveries(producer)
@@ -117,13 +118,26 @@ class TransactionalPublisher:
                 producer.abort_transaction(TIMEOUT_S)
                 raise Revoked("the partitions were revoked")
             resumed(producer.send_offsets_to_transaction, positions(offsets), metadata, TIMEOUT_S)
+            committing = True
             resumed(producer.commit_transaction, TIMEOUT_S)
         except KafkaException as error:
             self._recover(producer, error)
+            if committing and self._stands(offsets, consumer):
+                return
             raise as_unavailable(error) from error
         except Unavailable:
             self._abort(producer)
             raise
+
+    def _stands(self, offsets: Offsets, consumer: Consumer) -> bool:
+        """Whether a transaction whose commit failed was committed all the same.
+
+        A new producer of the same name first ends what the former left open; then the group's offsets tell.
+        """
+        if self._producer is None:
+            self._initialise()
+        committed = consumer.committed(positions(offsets), TIMEOUT_S)
+        return all(partition.offset == offsets[partition.topic, partition.partition] for partition in committed)
 
     def _recover(self, producer: Producer, error: KafkaException) -> None:
         """Aborts, or gives the producer up where it cannot go on."""
