@@ -311,10 +311,12 @@ class Lane:
             try:
                 await self._check_identities()
                 outputs = [*publication.outputs, *await self._handler.refresh(publication.due)]
-                # A transaction without offsets would not be fenced: with no news, the last are committed again.
-                offsets = dict(publication.offsets) or dict(list(self._committed.items())[:1])
                 await self._publisher.publish(
-                    outputs, offsets, self._consumer, current=lambda: revocations == self._revocations
+                    outputs,
+                    publication.offsets,
+                    self._consumer,
+                    fence=dict(list(self._committed.items())[:1]),
+                    current=lambda: revocations == self._revocations,
                 )
             except Unavailable as error:
                 self._ledger.undo(publication)
@@ -327,7 +329,7 @@ class Lane:
                 self._ledger.undo(publication)
                 raise
             self._ledger.done(publication, self._clock())
-            self._committed |= offsets
+            self._committed |= publication.offsets
             metrics.LISTS.labels(self.name).inc(len(publication.due))
             metrics.REFRESH_SECONDS.labels(self.name).observe(self._clock() - started)
             return True

@@ -38,13 +38,20 @@ class Publisher(Protocol):
         """Prepares for publishing; with transactions this ends what a crashed predecessor left open."""
 
     async def publish(
-        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, *, current: Callable[[], bool]
+        self,
+        outputs: Sequence[Output],
+        offsets: Offsets,
+        consumer: Consumer,
+        *,
+        fence: Offsets,
+        current: Callable[[], bool],
     ) -> None:
         """Publishes outputs and commits offsets.
 
         Args:
             outputs: records.
-            offsets: next offset by topic and partition; at least one, or a stale worker would not be noticed.
+            offsets: next offset by topic and partition; none where the outputs bring no input to its end.
+            fence: offsets to commit again in that case: without any, a stale worker would not be noticed.
             consumer: whose group the offsets are of.
             current: whether the partitions are still this worker's.
 
@@ -80,9 +87,15 @@ class TransactionalPublisher:
         await self._run(self._initialise)
 
     async def publish(
-        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, *, current: Callable[[], bool]
+        self,
+        outputs: Sequence[Output],
+        offsets: Offsets,
+        consumer: Consumer,
+        *,
+        fence: Offsets,
+        current: Callable[[], bool],
     ) -> None:
-        await self._run(self._transaction, outputs, offsets, consumer, current)
+        await self._run(self._transaction, outputs, offsets, consumer, fence, current)
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -99,7 +112,12 @@ class TransactionalPublisher:
         self._producer = producer
 
     def _transaction(
-        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, current: Callable[[], bool]
+        self,
+        outputs: Sequence[Output],
+        offsets: Offsets,
+        consumer: Consumer,
+        fence: Offsets,
+        current: Callable[[], bool],
     ) -> None:
         if self._producer is None:
             self._initialise()
@@ -117,12 +135,12 @@ class TransactionalPublisher:
             if not current():
                 producer.abort_transaction(TIMEOUT_S)
                 raise Revoked("the partitions were revoked")
-            resumed(producer.send_offsets_to_transaction, positions(offsets), metadata, TIMEOUT_S)
+            resumed(producer.send_offsets_to_transaction, positions(offsets or fence), metadata, TIMEOUT_S)
             committing = True
             resumed(producer.commit_transaction, TIMEOUT_S)
         except KafkaException as error:
             self._recover(producer, error)
-            if committing and self._stands(offsets, consumer):
+            if committing and offsets and self._stands(offsets, consumer):
                 return
             raise as_unavailable(error) from error
         except Unavailable:
@@ -136,7 +154,10 @@ class TransactionalPublisher:
         """
         if self._producer is None:
             self._initialise()
-        committed = consumer.committed(positions(offsets), TIMEOUT_S)
+        try:
+            committed = consumer.committed(positions(offsets), TIMEOUT_S)
+        except KafkaException as error:
+            raise as_unavailable(error) from error
         return all(partition.offset == offsets[partition.topic, partition.partition] for partition in committed)
 
     def _recover(self, producer: Producer, error: KafkaException) -> None:
@@ -171,13 +192,21 @@ class AtLeastOncePublisher:
         """Nothing to prepare."""
 
     async def publish(
-        self, outputs: Sequence[Output], offsets: Offsets, consumer: Consumer, *, current: Callable[[], bool]
+        self,
+        outputs: Sequence[Output],
+        offsets: Offsets,
+        consumer: Consumer,
+        *,
+        fence: Offsets,  # noqa: ARG002  the publishers' protocol: without transactions nothing fences
+        current: Callable[[], bool],
     ) -> None:
         if not current():
             raise Revoked("the partitions were revoked")
         await self._courier.send(outputs)
         if not current():
             raise Revoked("the partitions were revoked")
+        if not offsets:
+            return
         try:
             await asyncio.to_thread(consumer.commit, offsets=positions(offsets), asynchronous=False)
         except KafkaException as error:
