@@ -16,6 +16,7 @@ loop: an awaited event is delivered, and a full queue makes the caller wait.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -79,6 +80,7 @@ GRACE_S = 2.0
 FIRST_ERRORS = 3
 
 log = structlog.get_logger("penchant.client")
+kafka_log = logging.getLogger("penchant.kafka")
 
 Sent = TypeVar("Sent")
 Name = TypeVar("Name", bound=StrEnum)
@@ -277,7 +279,7 @@ class Verbs(ABC, Generic[Sent]):
         """Opens the producer and sees that the broker answers, rather than let the first event find out."""
         options = producer_options(self.settings, delivery_timeout_ms=round(1_000 * self.delivery_timeout_s))
         try:
-            producer = Producer({**options, "queue.buffering.max.kbytes": QUEUE_KIB})
+            producer = Producer({**options, "queue.buffering.max.kbytes": QUEUE_KIB}, logger=kafka_log)
             topics = producer.list_topics(timeout=CONNECT_TIMEOUT_S).topics
         except KafkaException as error:
             raise broker_error(error) from error

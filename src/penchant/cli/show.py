@@ -8,7 +8,7 @@ import typer
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from penchant.cli.frame import Json, command_group, print_json, print_table, settings_of, stdout
+from penchant.cli.frame import Json, command_group, print_json, print_table, settings_of, stderr, stdout
 from penchant.settings import Settings, setting_paths
 
 __all__ = ["add_to"]
@@ -127,7 +127,7 @@ def doctor(ctx: typer.Context, *, as_json: Annotated[bool, Json] = False) -> Non
     from penchant.doctor import examine  # noqa: PLC0415  some checks load large libraries
 
     settings = settings_of(ctx)
-    with stdout().status("Looking around …"):
+    with stderr().status("Looking around …"):
         found = list(examine(settings))
     if as_json:
         print_json(
