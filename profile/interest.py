@@ -11,6 +11,9 @@ user's history. The mix is
 
 so that the short one fades while the user is away. All three are linear in the items' vectors up to a factor
 for each user, so the coefficients that make a view also explain it.
+
+Decay is counted from the newest signal that counts, which changes no mean, and only the mass is taken at the moment
+asked for: else the short view of a user who was away for a year would be lost to underflow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +29,9 @@ __all__ = ["Horizons", "Views", "interest_views", "signal_parts"]
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
+
+# A mean of unit vectors shorter than this is what rounding has left of interests that cancel: it has no direction.
+CANCELLED = 1e-12
 
 
 class Horizons(Struct, frozen=True, kw_only=True):
@@ -65,7 +71,7 @@ def interest_views(
         vectors: shape (m, d), the items' content.
         horizons: the half-lives.
     """
-    indptr, columns, weights, ages = signal_arrays(users, as_of, rows)
+    indptr, columns, weights, ages, rests = signal_arrays(users, as_of, rows)
     content = vectors.astype(np.float64)
     shape = (len(users), len(content))
     starts = np.asarray(indptr)
@@ -74,7 +80,7 @@ def interest_views(
         decayed = weights * np.exp2(-ages / half_life_ms)
         sums = csr_array((decayed, columns, starts), shape=shape) @ content
         mass = csr_array((np.abs(decayed), columns, starts), shape=shape) @ np.ones(len(content))
-        return divided(sums, mass), mass
+        return divided(sums, mass), mass * np.exp2(-rests / half_life_ms)
 
     short, short_mass = view(horizons.short_ms)
     long, long_mass = view(horizons.long_ms)
@@ -112,46 +118,65 @@ def signal_parts(
     Returns:
         Shape (t, n); each row sums to the target's dot product with the interest vector.
     """
-    known = [index for index, signal in enumerate(signals) if signal.item_id in rows]
+    known = [index for index, signal in enumerate(signals) if counts(signal, rows)]
     parts = np.zeros((len(targets), len(signals)))
     if not known:
         return parts
     items = vectors[[rows[signals[index].item_id] for index in known]].astype(np.float64)
     weights = np.array([signals[index].weight for index in known])
-    ages = np.array([as_of - signals[index].time for index in known], float)
+    newest = max(signals[index].time for index in known)
+    ages = np.array([newest - signals[index].time for index in known], float)
     short, long = (weights * np.exp2(-ages / half_life) for half_life in (horizons.short_ms, horizons.long_ms))
-    short_mass = np.abs(short).sum()
+    short_mass = np.abs(short).sum() * np.exp2(-(as_of - newest) / horizons.short_ms)
     rho = short_mass / (short_mass + horizons.short_share_at)
-    mix = rho * over_length(short, items) + (1 - rho) * over_length(long, items)
-    parts[:, known] = (targets.astype(np.float64) @ items.T) * over_length(mix, items)
+    of_short, of_long = (over_length(horizon / np.abs(horizon).sum(), items) for horizon in (short, long))
+    mix = over_length(rho * of_short + (1 - rho) * of_long, items)
+    parts[:, known] = (targets.astype(np.float64) @ items.T) * mix
     return parts
 
 
 def signal_arrays(
     users: Sequence[Sequence[Signal]], as_of: Sequence[int], rows: Mapping[str, int]
-) -> tuple[list[int], NDArray[np.int64], Floats, Floats]:
-    """The signals of all users as one CSR matrix's index pointer and columns, with weights and ages (ms)."""
-    indptr, columns, weights, ages = [0], [], [], []
+) -> tuple[list[int], NDArray[np.int64], Floats, Floats, Floats]:
+    """The signals that count, of all users, as one CSR matrix.
+
+    Returns:
+        Index pointer and columns; weights; ages before each user's newest (ms); and how long before the user's
+        moment that one was (ms).
+    """
+    indptr, columns, weights, ages, rests = [0], [], [], [], []
     for signals, moment in zip(users, as_of, strict=True):
-        for signal in signals:
-            row = rows.get(signal.item_id)
-            if row is not None:
-                columns.append(row)
-                weights.append(signal.weight)
-                ages.append(moment - signal.time)
+        counted = [signal for signal in signals if counts(signal, rows)]
+        newest = max((signal.time for signal in counted), default=moment)
+        columns += [rows[signal.item_id] for signal in counted]
+        weights += [signal.weight for signal in counted]
+        ages += [newest - signal.time for signal in counted]
+        rests.append(moment - newest)
         indptr.append(len(columns))
-    return indptr, np.array(columns, np.int64), np.array(weights, float), np.array(ages, float)
+    return (
+        indptr,
+        np.array(columns, np.int64),
+        np.array(weights, float),
+        np.array(ages, float),
+        np.array(rests, float),
+    )
+
+
+def counts(signal: Signal, rows: Mapping[str, int]) -> bool:
+    """Whether a signal says anything: it has a weight, and its item a vector."""
+    return signal.weight != 0 and signal.item_id in rows
 
 
 def over_length(coefficients: Floats, items: Floats) -> Floats:
-    """`coefficients` divided by the length of the sum that they make of `items`; zeros where that is zero."""
+    """`coefficients` divided by the length of the sum that they make of `items`; zeros where that is cancelled."""
     length = float(np.linalg.norm(coefficients @ items))
-    return coefficients / length if length > 0 else np.zeros_like(coefficients)
+    return coefficients / length if length > CANCELLED else np.zeros_like(coefficients)
 
 
 def unit(rows: Floats) -> Floats:
-    """Rows scaled to unit length; zero rows stay zero."""
-    return divided(rows, np.linalg.norm(rows, axis=1))
+    """Rows scaled to unit length; zeros where they are cancelled."""
+    lengths = np.linalg.norm(rows, axis=1)
+    return divided(rows, np.where(lengths > CANCELLED, lengths, 0))
 
 
 def divided(rows: Floats, by: Floats) -> Floats:

@@ -12,7 +12,8 @@ def mmr(
     """Orders candidates by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 
     Each place goes to the candidate of largest `share * relevance - (1 - share) * similarity`, where similarity is
-    the largest dot product with the candidates placed before it.
+    the largest dot product with the candidates placed before it, and at least zero: being the opposite of what is
+    there already earns no place.
 
     Args:
         relevance: shape (n,).
