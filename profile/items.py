@@ -1,8 +1,9 @@
 """The items' collection: content vectors with what is needed to show, filter and embed them again.
 
-An item's versions are ordered by (source time, record timestamp): an older version never overwrites a newer one,
-whatever order they arrive in. Withdrawing an item is a version like any other, so that a replayed older record
-does not bring it back; its vector stays, for the signals that speak of it.
+An item's versions are ordered by (source time, record timestamp, record offset): an older version never overwrites a
+newer one, whatever order they arrive in; of two within a millisecond the later in the log is the newer. Withdrawing
+an item is a version like any other, so that a replayed older record does not bring it back; its vector stays, for the
+signals that speak of it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from penchant.profile.store.base import (
 __all__ = ["Candidate", "Item", "Items", "Refused", "Version"]
 
 Vector = NDArray[np.float32]
-Version = tuple[int, int]  # source time, record timestamp: epoch milliseconds
+Version = tuple[int, int, int]  # source time and record timestamp, epoch milliseconds; record offset
 
 CONTENT = "content"
 LISTED, AUTHOR = "listed", "author"

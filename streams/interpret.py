@@ -12,6 +12,7 @@ from msgspec import Struct
 from penchant.errors import ConfigurationError
 from penchant.profile.identity import OWN_PREFIX, Identity
 from penchant.profile.items import Item as StoredItem
+from penchant.profile.items import Version
 from penchant.profile.signals import DEFAULT_WEIGHTS, Action, Signal, signal_weight
 from penchant.settings import ProfileSettings
 from penchant.streams.codec import Unusable, decode, event_time_ms
@@ -234,9 +235,9 @@ def references(media: tuple[Media, ...]) -> tuple[str, ...]:
     return tuple(one.uri for one in media if one.uri is not None)
 
 
-def version(time_ms: int, record: Record) -> tuple[int, int]:
+def version(time_ms: int, record: Record) -> Version:
     """Orders an item's versions; never ahead of the record, so that a later withdrawal is always newer."""
-    return min(time_ms, record.timestamp), record.timestamp
+    return min(time_ms, record.timestamp), record.timestamp, record.offset
 
 
 def embedded_text(title: str, text: str, tags: tuple[str, ...]) -> str:

@@ -1,0 +1,76 @@
+"""Bounded memories: never more than they may hold, and never an absence remembered."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penchant.profile.cache import Bounded, ItemVectors
+from penchant.profile.items import Item
+
+
+@given(st.integers(1, 5), st.lists(st.tuples(st.sampled_from(["get", "put", "drop"]), st.sampled_from("abcdefg"))))
+def test_a_bounded_memory_keeps_the_most_recently_used(capacity, steps):
+    """Exactly the last used keys, whatever is done in whatever order."""
+    memory = Bounded(capacity)
+    model = []  # least recently used first
+    for number, (step, key) in enumerate(steps):
+        if step == "put":
+            memory.put(key, number)
+            model = [*(one for one in model if one[0] != key), (key, number)][-capacity:]
+        elif step == "drop":
+            memory.drop(key)
+            model = [one for one in model if one[0] != key]
+        else:
+            assert memory.get(key) == dict(model).get(key)
+            model.sort(key=lambda one, asked=key: one[0] == asked)
+        assert len(memory) == len(model) <= capacity
+
+
+async def test_an_item_that_comes_is_seen_at_once(items, catalogue):
+    """Absence is asked for again every time."""
+    vectors = ItemVectors(items, capacity=10, ttl_s=1_000)
+    assert (await vectors.gather(["a"])).missing == {"a"}
+    made = await catalogue("a")
+    content = await vectors.gather(["a"])
+    assert content.missing == frozenset()
+    np.testing.assert_array_equal(content.vectors[content.rows["a"]], made["a"])
+
+
+async def test_a_changed_item_is_seen_when_dropped_or_when_its_time_is_up(items, catalogue):
+    """A vector is remembered for a time, and no longer than until someone says that it has changed."""
+    now = 0.0
+    vectors = ItemVectors(items, capacity=10, ttl_s=30, clock=lambda: now)
+
+    async def seen():
+        content = await vectors.gather(["a"])
+        return content.vectors[content.rows["a"]].tolist()
+
+    first = (await catalogue("a", seed=1))["a"].tolist()
+    assert await seen() == first
+    second = (await catalogue("a", seed=2, version=2))["a"].tolist()
+    assert await seen() == first
+    vectors.drop("a")
+    assert await seen() == second
+    third = (await catalogue("a", seed=3, version=3))["a"].tolist()
+    now = 31.0
+    assert await seen() == third
+
+
+async def test_void_items_are_neither_rows_nor_missing(items, catalogue):
+    """An item without content does not count, and nobody waits for it."""
+    await catalogue("full")
+    await items.put([(Item(item_id="void", version=(1, 1, 0), listed=False), None)])
+    content = await ItemVectors(items, capacity=10, ttl_s=30).gather(["full", "void", "absent"])
+    assert set(content.rows) == {"full"}
+    assert content.missing == {"absent"}
+
+
+async def test_more_may_be_gathered_than_is_remembered(items, catalogue):
+    """The capacity bounds memory, not a computation."""
+    made = await catalogue(*(f"i{number}" for number in range(20)))
+    vectors = ItemVectors(items, capacity=3, ttl_s=1_000)
+    for _ in range(2):
+        content = await vectors.gather(made)
+        assert {name: content.vectors[row].tolist() for name, row in content.rows.items()} == {
+            name: vector.tolist() for name, vector in made.items()
+        }
