@@ -13,8 +13,11 @@ from penchant.profile.items import Candidate, Items
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.diversity import mmr
 from penchant.profile.signals import Signal
+from penchant.profile.store.base import SearchFilter
 
 __all__ = ["RankedItem", "Ranker", "Reason"]
+
+REACH = (1, 8, 64)  # times `candidates`: how far out to look for items that a user has not met
 
 
 class Reason(Struct, frozen=True):
@@ -42,7 +45,7 @@ class Ranker:
         identity: tells a user's own items.
         horizons: as the profiles' views were made with.
         count: length of a list.
-        candidates: nearest items looked at.
+        candidates: nearest items that a list is chosen from.
         relevance_share: lambda of maximal marginal relevance.
         reasons: past events named per item.
     """
@@ -71,27 +74,43 @@ class Ranker:
     async def rank(self, profiles: Sequence[Profile]) -> list[tuple[RankedItem, ...]]:
         """A list for each profile, best first; empty for one without interests."""
         interested = [profile for profile in profiles if profile.interest.any()]
-        found = await self._items.search(
-            [
-                (
-                    profile.interest,
-                    self._items.listed_filter(
-                        author=self._identity.author(profile.user),
-                        without={signal.item_id for signal in profile.state.signals},
-                    ),
-                )
-                for profile in interested
-            ],
-            limit=self._candidates,
-        )
+        unmet = await self._unmet(interested)
         lists: dict[str, tuple[RankedItem, ...]] = {}
-        for profile, candidates in zip(interested, found, strict=True):
-            unseen = [candidate for candidate in candidates if candidate.item_id not in profile.state.seen]
+        for profile in interested:
+            candidates = unmet[profile.user]
             content = await self._vectors.gather(
-                [candidate.item_id for candidate in unseen] + [signal.item_id for signal in profile.state.signals]
+                [candidate.item_id for candidate in candidates] + [signal.item_id for signal in profile.state.signals]
             )
-            lists[profile.user] = self._list(profile, unseen, content)
+            lists[profile.user] = self._list(profile, candidates, content)
         return [lists.get(profile.user, ()) for profile in profiles]
+
+    async def _unmet(self, profiles: Sequence[Profile]) -> dict[str, Sequence[Candidate]]:
+        """For each profile the nearest items that its user has not met, best first.
+
+        A filter of items seen cannot be asked for its items, so those it holds are found and passed over. Where they
+        leave too few for a list, because the user has met most of what is near, the search goes further out.
+        """
+        unmet: dict[str, Sequence[Candidate]] = {}
+        short = profiles
+        for limit in (self._candidates * factor for factor in REACH):
+            if not short:
+                break
+            found = await self._items.search([(one.interest, self._filter(one)) for one in short], limit=limit)
+            for profile, candidates in zip(short, found, strict=True):
+                new = [candidate for candidate in candidates if candidate.item_id not in profile.state.seen]
+                unmet[profile.user] = new[: self._candidates]
+            short = [
+                profile
+                for profile, candidates in zip(short, found, strict=True)
+                if len(unmet[profile.user]) < self._count and len(candidates) == limit
+            ]
+        return unmet
+
+    def _filter(self, profile: Profile) -> SearchFilter:
+        """Lets pass what may be recommended to a user, less the items of the signals."""
+        return self._items.listed_filter(
+            author=self._identity.author(profile.user), without={signal.item_id for signal in profile.state.signals}
+        )
 
     def _list(self, profile: Profile, candidates: Sequence[Candidate], content: Content) -> tuple[RankedItem, ...]:
         present = [candidate.item_id for candidate in candidates if candidate.item_id in content.rows]
