@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from penchant.streams.records import Output, SourceKey
 
@@ -189,10 +189,11 @@ class Ledger:
 
     def revoke(self, partitions: set[SourceKey]) -> None:
         """Drops the debts of partitions that are no longer this worker's. No publication may be in flight."""
-        numbers = {partition for _, partition in partitions}
-        # Topics keyed by user share their partitions' numbers and are revoked together.
         for user, debt in list(self._debts.items()):
-            if any(partition in numbers for _, partition in debt.touch.positions):
+            kept = {source: offset for source, offset in debt.touch.positions.items() if source not in partitions}
+            if kept:
+                debt.touch = structs.replace(debt.touch, positions=kept)
+            else:
                 del self._debts[user]
         for topic, entries in self._entries.items():
             gone = {partition for name, partition in partitions if name == topic}
