@@ -30,7 +30,9 @@ def at(offset, topic_id="t"):
         (50, 50, 30, 30, 50, 20),  # and nothing is left at all
     ],
 )
-def test_the_start_is_the_smaller_of_what_store_and_group_cover(low, high, committed, stored, start, lost):
+def test_the_start_is_the_smaller_of_what_store_and_group_cover(  # noqa: PLR0917  a table's columns
+    low, high, committed, stored, start, lost
+):
     """A table of all that store, group and log may say together."""
     found = PartitionLog(topic_id="t", low=low, high=high, committed=committed)
     assert start_of("clicks[0]", found, at(stored)) == Start(offset=start, lost=lost)
