@@ -7,6 +7,7 @@ the content lane dead-letters the others, the interest lane passes them over.
 from collections.abc import Mapping
 from typing import TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from penchant.errors import ConfigurationError
@@ -16,7 +17,7 @@ from penchant.profile.items import Version
 from penchant.profile.signals import DEFAULT_WEIGHTS, Action, Signal, signal_weight
 from penchant.settings import ProfileSettings
 from penchant.streams.codec import Unusable, decode, event_time_ms
-from penchant.streams.events import Click, Item, ItemReady, Media, MediaUpload, Post
+from penchant.streams.events import Click, Id, Item, ItemReady, Media, MediaUpload, Post
 from penchant.streams.records import Record
 
 __all__ = ["Draft", "Reader", "action_weights"]
@@ -214,10 +215,10 @@ def check_key(record: Record, expected: str) -> None:
 def withdrawn_id(record: Record) -> str:
     """The catalogue item that a record's key names."""
     try:
-        key = (record.key or b"").decode()
-    except UnicodeDecodeError:
-        key = ""
-    if not key or key.startswith(OWN_PREFIX):
+        key = msgspec.convert((record.key or b"").decode(), Id)
+    except (UnicodeDecodeError, msgspec.ValidationError):
+        key = OWN_PREFIX
+    if key.startswith(OWN_PREFIX):
         raise Unusable("a withdrawal needs a catalogue item's id as its key", reason="key-mismatch")
     return key
 

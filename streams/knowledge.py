@@ -14,7 +14,7 @@ from penchant.profile.graph import Fact, Graph
 from penchant.streams import metrics
 from penchant.streams.codec import Unusable, decode
 from penchant.streams.dead_letters import dead_letter
-from penchant.streams.events import Triple
+from penchant.streams.events import Id, Triple
 from penchant.streams.publish import Courier
 from penchant.streams.records import Record
 
@@ -74,7 +74,7 @@ def fact_of(record: Record) -> Fact:
     """The fact that a record states, or with a null value takes back."""
     if record.value is None:
         try:
-            return Fact(*msgspec.json.decode(record.key or b"", type=tuple[str, str, str]))
+            return Fact(*msgspec.json.decode(record.key or b"", type=tuple[Id, Id, Id]))
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise Unusable('the key is no ["head", "relation", "tail"]', reason="key-mismatch") from None
     triple = decode(Triple, record.value, record.headers)

@@ -140,7 +140,7 @@ async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> Non
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterator[Awaitable[None]]:
+async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterator[Awaitable[object]]:
     """Runs a worker within a block; gives what to await for its failure.
 
     Leaving the block stops it in order: what was begun is finished, published and committed, within
@@ -285,6 +285,6 @@ async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def as_coroutine(awaitable: Awaitable[None]) -> None:
+async def as_coroutine(awaitable: Awaitable[object]) -> None:
     """Any awaitable as a coroutine."""
     await awaitable

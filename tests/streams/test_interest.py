@@ -1,0 +1,192 @@
+"""The interest lane's handler: signals into profiles, lists out of them, and bad records out of the way."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from penchant.profile.cache import ItemVectors
+from penchant.profile.fusion import Slice, Space
+from penchant.profile.identity import Identity
+from penchant.profile.interest import Horizons
+from penchant.profile.items import Item, Items
+from penchant.profile.profiles import Profiles
+from penchant.profile.ranking.recommend import Ranker
+from penchant.profile.state import Limits
+from penchant.profile.store.edge import EdgeStore
+from penchant.profile.updater import ProfileUpdater
+from penchant.settings import load_settings
+from penchant.streams.codec import decode
+from penchant.streams.dead_letters import DeadLetter
+from penchant.streams.events import Click, ItemReady, Post, Recommendations
+from penchant.streams.interest import InterestHandler
+from penchant.streams.interpret import Reader
+from penchant.streams.lane import Batch
+from penchant.streams.ledger import Due, Touch
+from penchant.streams.records import Record
+
+NOW = 1_750_000_000_000
+SPACE = Space((Slice("text", 3, 0.5, "t"), Slice("image", 2, 0.5, "i")))
+IDENTITY = Identity("key")
+
+
+@pytest.fixture
+async def lane(tmp_path):
+    """Handler, items and profiles on an embedded store with six items."""
+    settings = load_settings()
+    store = EdgeStore(tmp_path / "store")
+    limits = Limits(strong=20, weak=20, seen_bits=1_024)
+    horizons = Horizons(short_ms=1e7, long_ms=1e9, short_share_at=3.0)
+    items = Items(store, "items", SPACE)
+    profiles = Profiles(store, "profiles", SPACE, IDENTITY, limits)
+    await store.open([items.layout, profiles.layout])
+    vectors = ItemVectors(items, capacity=100, ttl_s=1_000)
+    ranker = Ranker(items, vectors, IDENTITY, horizons, count=3, candidates=10, relevance_share=0.8, reasons=2)
+    updater = ProfileUpdater(profiles, vectors, horizons, limits, capacity=100)
+    await put(items, *(f"i{number}" for number in range(6)))
+    yield InterestHandler(settings, Reader(IDENTITY, settings.profile), updater, vectors, ranker), items, profiles
+    await store.close()
+
+
+async def put(items, *item_ids):
+    """Listed items with content of their own."""
+    made = []
+    for number, item_id in enumerate(item_ids):
+        vector = np.random.default_rng(number).normal(size=SPACE.dimension).astype(np.float32)
+        made.append((Item(item_id=item_id, version=(1, 1, 0), listed=True), vector / np.linalg.norm(vector)))
+    await items.put(made)
+
+
+def batch(topic, *events, first=0):
+    """A batch of one topic, under the users' keys."""
+    records = [
+        Record(
+            topic=topic,
+            partition=1,
+            offset=first + number,
+            timestamp=NOW + first + number,
+            key=None if isinstance(event, bytes) else event.user_id.encode(),
+            value=event if isinstance(event, bytes) else msgspec.msgpack.encode(event),
+        )
+        for number, event in enumerate(events)
+    ]
+    return Batch(topic=topic, records=records, assignments={1: 1})
+
+
+def click(event_id, user, item):
+    """A click."""
+    return Click(event_id=event_id, user_id=user, item_id=item)
+
+
+async def lists(handler, handled):
+    """The lists of everybody that a batch has touched."""
+    outputs = await handler.refresh([Due(user=user, touch=touch) for user, touch in handled.touched.items()])
+    return {output.key.decode(): decode(Recommendations, output.value) for output in outputs}
+
+
+async def test_everybody_whom_a_batch_touches_is_due_with_their_newest_record(lane):
+    """Also where nothing changes: a crash between store and commit repeats the batch, and the list is still owed."""
+    handler, _, profiles = lane
+    one = batch("clicks", click("e1", "ada", "i1"), click("e2", "bob", "i2"), click("e3", "ada", "i3"), first=7)
+    for _ in range(2):
+        handled = await handler.handle(one)
+        assert handled.outputs == []
+        assert {user: dict(touch.positions) for user, touch in handled.touched.items()} == {
+            "ada": {("clicks", 1): 9},
+            "bob": {("clicks", 1): 8},
+        }
+        assert handled.touched["ada"].recorded == NOW + 9
+    stored = await profiles.load(["ada", "bob"])
+    assert [signal.event_id for signal in stored["ada"].state.signals] == ["e3", "e1"]
+    assert stored["ada"].version == 1
+
+
+async def test_a_list_says_what_it_took_into_account(lane):
+    """Version, inputs, parts and reasons; nothing that the user has met, and never one's own."""
+    handler, _, _ = lane
+    handled = await handler.handle(batch("clicks", click("e1", "ada", "i1")))
+    made = (await lists(handler, handled))["ada"]
+    assert (made.user_id, made.profile_version, made.as_of) == ("ada", 1, NOW)
+    assert [(one.topic, one.partition, one.offset) for one in made.inputs] == [("clicks", 1, 0)]
+    assert made.timings.recorded == NOW
+    assert made.timings.stored <= made.timings.ranked
+    assert len(made.items) == 3
+    assert "i1" not in {item.item_id for item in made.items}
+    for item in made.items:
+        assert sum(item.by_modality.values()) == pytest.approx(item.score, abs=1e-6)
+        assert sum(one.part for one in item.because) == pytest.approx(max(item.score, 0), abs=1e-6)
+
+
+async def test_bad_records_are_dead_letters_of_one_lane_only(lane):
+    """Clicks and announcements are this lane's to report; posts and uploads the content lane reports."""
+    handler, _, profiles = lane
+    handled = await handler.handle(batch("clicks", b"\x81", click("e1", "ada", "i1"), b""))
+    reasons = [
+        DeadLetter.read(
+            Record(topic="", partition=0, offset=0, timestamp=0, key=None, value=out.value, headers=out.headers)
+        ).reason
+        for _, out in handled.outputs
+    ]
+    assert reasons == ["malformed", "empty"]
+    assert [partition for partition, _ in handled.outputs] == [1, 1]
+    assert set(handled.touched) == {"ada"}
+    assert len((await handler.handle(batch("item-ready", b"\x81"))).outputs) == 1
+    for topic in ("posts", "media-uploads"):
+        silent = await handler.handle(batch(topic, b"\x81", b""))
+        assert (silent.outputs, silent.touched) == ([], {})
+    assert set(await profiles.load(["ada"])) == {"ada"}
+
+
+@pytest.mark.parametrize("announced_first", [False, True])
+async def test_a_post_counts_once_its_item_is_there_whichever_comes_first(lane, announced_first):
+    """The item before the signal, or the signal before the item and then the announcement: the same in the end."""
+    handler, items, profiles = lane
+    own = IDENTITY.own_item("ada", "p1")
+    post = batch("posts", Post(event_id="p1", user_id="ada", text="a poem"))
+    if announced_first:
+        await put(items, own)
+        early = await handler.handle(batch("item-ready", ItemReady(user_id="ada", item_id=own)))
+        assert await lists(handler, early) == {}  # nothing is known of her yet
+        await handler.handle(post)
+    else:
+        await handler.handle(post)
+        waiting = (await profiles.load(["ada"]))["ada"]
+        assert waiting.awaits == {own}
+        assert not waiting.interest.any()
+        await put(items, own)
+        handled = await handler.handle(batch("item-ready", ItemReady(user_id="ada", item_id=own)))
+        assert (await lists(handler, handled))["ada"].items
+    profile = (await profiles.load(["ada"]))["ada"]
+    assert profile.awaits == frozenset()
+    np.testing.assert_allclose(profile.interest, (await items.vectors([own]))[own], atol=1e-6)
+
+
+async def test_an_announced_change_is_seen_at_once(lane):
+    """An item that is announced is read again, though it was remembered."""
+    handler, items, profiles = lane
+    await handler.handle(batch("clicks", click("e1", "ada", "i1")))
+    before = (await profiles.load(["ada"]))["ada"]
+    vector = np.zeros(SPACE.dimension, np.float32)
+    vector[0] = 1
+    await items.put([(Item(item_id="i1", version=(2, 2, 0), listed=True), vector)])
+    await handler.handle(batch("item-ready", ItemReady(user_id="ada", item_id="i1")))
+    after = (await profiles.load(["ada"]))["ada"]
+    assert after.version == before.version + 1
+    np.testing.assert_allclose(after.interest, vector, atol=1e-6)
+
+
+async def test_after_release_nothing_is_remembered(lane):
+    """What another worker wrote meanwhile is in the next list."""
+    handler, _, profiles = lane
+    handled = await handler.handle(batch("clicks", click("e1", "ada", "i1")))
+    [mine] = (await profiles.load(["ada"])).values()
+    await profiles.write([msgspec.structs.replace(mine, version=41)])
+    assert (await lists(handler, handled))["ada"].profile_version == 1
+    await handler.release()
+    assert (await lists(handler, handled))["ada"].profile_version == 42
+
+
+async def test_who_is_not_known_has_no_list(lane):
+    """Nobody is told what nothing is known for."""
+    handler, _, _ = lane
+    touch = Touch(positions={("clicks", 1): 0}, recorded=NOW, stored=NOW)
+    assert await handler.refresh([Due(user="stranger", touch=touch)]) == []
