@@ -16,7 +16,6 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 import structlog
@@ -29,8 +28,9 @@ from penchant.profile.positions import Position, Positions
 from penchant.settings import Settings
 from penchant.streams import metrics
 from penchant.streams.assignment import LogRecreated, PartitionLog, Start, describe, start_of
-from penchant.streams.connection import broker_error, open_admin, open_consumer
+from penchant.streams.connection import broker_error, open_admin
 from penchant.streams.ledger import Due, Handled, Ledger
+from penchant.streams.member import Member
 from penchant.streams.publish import Publisher, Revoked
 from penchant.streams.records import Output, Record, SourceKey
 from penchant.streams.topics import describe_topics
@@ -39,7 +39,7 @@ __all__ = ["Batch", "Handler", "Lane", "Submit"]
 
 log = structlog.get_logger()
 
-POLL_S = 0.1
+IDLE_S = 0.5
 INBOX_BATCHES = 2
 BACKLOG_RECORDS = 200_000
 MOST_DUE = 256
@@ -137,9 +137,7 @@ class Lane:
         self._wake = asyncio.Event()
         self._stopping = False
         self._draining = False
-        self._publishing = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"consume-{name}")
-        self._consumer: Consumer
+        self._member: Member
         self._admin: AdminClient
         self._loop: asyncio.AbstractEventLoop
 
@@ -156,12 +154,11 @@ class Lane:
         """Works until `stop`; raises what cannot be healed by waiting."""
         self._loop = asyncio.get_running_loop()
         self._admin = open_admin(self._settings)
-        self._consumer = open_consumer(self._settings, self._group)
+        await self._retried("open", self._publisher.open)
+        self._member = Member(
+            self._settings, self._group, self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke
+        )
         try:
-            await self._retried("open", self._publisher.open)
-            self._consumer.subscribe(
-                list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-            )
             async with asyncio.TaskGroup() as tasks:
                 workers = [tasks.create_task(self._work(topic)) for topic in self._topics]
                 publishing = tasks.create_task(self._publish())
@@ -186,20 +183,9 @@ class Lane:
 
     async def _take(self) -> None:
         while not self._stopping:
-            records = await self._in_thread(self._consume)
-            for topic, batch in self._by_topic(records).items():
+            for topic, batch in self._by_topic(await self._member.take(self._batch_records)).items():
                 self._inboxes[topic].put_nowait(batch)
             await self._throttle()
-
-    def _consume(self) -> list[Message]:
-        """Waits for a first record, then takes what else is there; waiting for more would only delay it."""
-        try:
-            first = self._consumer.poll(POLL_S)
-            if first is None:
-                return []
-            return [first, *self._consumer.consume(self._batch_records - 1, 0)]
-        except KafkaException as error:
-            raise broker_error(error) from error
 
     def _by_topic(self, messages: Sequence[Message]) -> dict[str, Batch]:
         records: dict[str, list[Record]] = {}
@@ -246,12 +232,10 @@ class Lane:
         behind = self._ledger.backlog >= BACKLOG_RECORDS
         full = {topic for topic in self._topics if behind or self._inboxes[topic].qsize() >= INBOX_BATCHES}
         wanted = {source for source in self._expected if source[0] in full}
-        for change, sources in (
-            (self._consumer.pause, wanted - self._paused),
-            (self._consumer.resume, self._paused - wanted),
-        ):
-            if sources:
-                await self._in_thread(change, [TopicPartition(topic, number) for topic, number in sources])
+        if wanted - self._paused:
+            await self._member.pause(list(wanted - self._paused))
+        if self._paused - wanted:
+            await self._member.resume(list(self._paused - wanted))
         self._paused = wanted & self._expected.keys()
         metrics.BACKLOG.labels(self.name).set(self._ledger.backlog)
 
@@ -293,7 +277,7 @@ class Lane:
         while True:
             wait = self._ledger.next_due() - self._clock()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(max(wait, 0), POLL_S * 5))
+                await asyncio.wait_for(self._wake.wait(), min(max(wait, 0), IDLE_S))
             self._wake.clear()
             if await self._publish_once():
                 self._wake.set()  # there may be more
@@ -302,37 +286,38 @@ class Lane:
 
     async def _publish_once(self) -> bool:
         """Publishes what is due; says whether there was anything."""
-        async with self._publishing:
-            revocations = self._revocations
-            publication = self._ledger.next(self._clock(), at_once=self._draining)
-            if not publication:
-                return False
-            started = self._clock()
-            try:
-                await self._check_identities()
-                outputs = [*publication.outputs, *await self._handler.refresh(publication.due)]
-                await self._publisher.publish(
-                    outputs,
-                    publication.offsets,
-                    self._consumer,
-                    fence=dict(list(self._committed.items())[:1]),
-                    current=lambda: revocations == self._revocations,
-                )
-            except Unavailable as error:
-                self._ledger.undo(publication)
-                metrics.RETRIES.labels(self.name, "publish").inc()
-                if not isinstance(error, Revoked):
-                    log.warning("publishing failed; will try again", lane=self.name, error=str(error))
-                await asyncio.sleep(BACKOFF_S[0] * (1 + random.random()))  # noqa: S311  jitter
-                return True
-            except BaseException:
-                self._ledger.undo(publication)
-                raise
-            self._ledger.done(publication, self._clock())
-            self._committed |= publication.offsets
-            metrics.LISTS.labels(self.name).inc(len(publication.due))
-            metrics.REFRESH_SECONDS.labels(self.name).observe(self._clock() - started)
+        revocations = self._revocations
+        publication = self._ledger.next(self._clock(), at_once=self._draining)
+        if not publication:
+            return False
+        started = self._clock()
+        try:
+            await self._check_identities()
+            outputs = [*publication.outputs, *await self._handler.refresh(publication.due)]
+            await self._publisher.publish(
+                outputs,
+                publication.offsets,
+                self._member,
+                fence=dict(list(self._committed.items())[:1]),
+                current=lambda: revocations == self._revocations,
+            )
+        except Unavailable as error:
+            self._ledger.undo(publication)
+            metrics.RETRIES.labels(self.name, "publish").inc()
+            if not isinstance(error, Revoked):
+                log.warning("publishing failed; will try again", lane=self.name, error=str(error))
+            await asyncio.sleep(BACKOFF_S[0] * (1 + random.random()))  # noqa: S311  jitter
             return True
+        except BaseException:
+            self._ledger.undo(publication)
+            raise
+        self._ledger.done(publication, self._clock())
+        self._committed |= {
+            source: offset for source, offset in publication.offsets.items() if source in self._committed
+        }
+        metrics.LISTS.labels(self.name).inc(len(publication.due))
+        metrics.REFRESH_SECONDS.labels(self.name).observe(self._clock() - started)
+        return True
 
     async def _check_identities(self) -> None:
         """Makes sure, now and then, that the topics are still those that were assigned."""
@@ -418,24 +403,24 @@ class Lane:
         self._call(self._revoked({(partition.topic, partition.partition) for partition in partitions}))
 
     async def _revoked(self, partitions: set[SourceKey]) -> None:
-        """Drops the unconfirmed work of partitions that go; what is being published is published first."""
+        """Drops the unconfirmed work of partitions that go.
+
+        It does not wait for a publication under way, which may itself wait for the polling thread: the group's
+        generation decides whether that one still counts.
+        """
         self._revocations += 1
-        async with self._publishing:
-            for source in partitions:
-                for known in (self._assignments, self._expected, self._committed):
-                    known.pop(source, None)
-            self._paused -= partitions
-            self._ledger.revoke(partitions)
-            await self._handler.release()
+        for source in partitions:
+            for known in (self._assignments, self._expected, self._committed):
+                known.pop(source, None)
+        self._paused -= partitions
+        self._ledger.revoke(partitions)
+        await self._handler.release()
 
     # Plumbing.
 
     def _call(self, coroutine: Awaitable[T]) -> T:
         """Runs a coroutine on the loop from the consuming thread."""
         return asyncio.run_coroutine_threadsafe(as_coroutine(coroutine), self._loop).result()
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await self._loop.run_in_executor(self._thread, function, *arguments)
 
     async def _retried(self, step: str, attempt: Callable[[], Awaitable[T]], batch: Batch | None = None) -> T | None:
         """Tries until it succeeds, with growing, jittered pauses; None if the batch is nobody's any more."""
@@ -452,11 +437,10 @@ class Lane:
 
     async def _close(self) -> None:
         try:
-            await self._in_thread(self._consumer.close)
+            await self._member.close()
         except (KafkaException, RuntimeError) as error:
             log.debug("consumer not closed", lane=self.name, error=str(error))
         await self._publisher.close()
-        self._thread.shutdown(wait=False)
 
 
 async def as_coroutine(awaitable: Awaitable[T]) -> T:

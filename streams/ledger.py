@@ -68,18 +68,18 @@ class Publication(Struct, frozen=True, kw_only=True):
         due: users to publish a list for.
         outputs: of the batches that the transaction commits.
         offsets: next offset by topic and partition.
-        batches: how many batches it settles, by topic.
+        settled: by topic, the number of the last batch that it settles.
         since: for undoing: each due user's oldest unpublished batch.
     """
 
     due: Sequence[Due]
     outputs: Sequence[Output]
     offsets: Mapping[SourceKey, int]
-    batches: Mapping[str, int]
+    settled: Mapping[str, int]
     since: Mapping[str, int]
 
     def __bool__(self) -> bool:
-        return bool(self.due or self.batches)
+        return bool(self.due or self.settled)
 
 
 class Entry(Struct):
@@ -113,6 +113,7 @@ class Ledger:
         self._entries: dict[str, deque[Entry]] = {}
         self._debts: dict[str, Debt] = {}
         self._in_flight = False
+        self._revoked: set[int] = set()  # partitions that went while a publication was in flight
         self._rests: OrderedDict[str, float] = OrderedDict()  # users published lately: until when they rest
 
     @property
@@ -152,30 +153,31 @@ class Ledger:
         unsettled = min((debt.since for debt in self._debts.values()), default=inf)
         outputs: list[Output] = []
         offsets: dict[SourceKey, int] = {}
-        batches: dict[str, int] = {}
+        settled: dict[str, int] = {}
         for topic, entries in self._entries.items():
             for entry in entries:
                 if entry.number >= unsettled:
                     break
-                batches[topic] = batches.get(topic, 0) + 1
+                settled[topic] = entry.number
                 outputs += [output for _, output in entry.outputs]
                 offsets |= {(topic, partition): offset for partition, offset in entry.offsets.items()}
         publication = Publication(
             due=[Due(user=user, touch=debt.touch) for user, debt in taken.items()],
             outputs=outputs,
             offsets=offsets,
-            batches=batches,
+            settled=settled,
             since={user: debt.since for user, debt in taken.items()},
         )
         self._in_flight = bool(publication)
+        self._revoked.clear()
         return publication
 
     def done(self, publication: Publication, now: float) -> None:
         """The publication has been committed."""
         self._in_flight = False
-        for topic, count in publication.batches.items():
-            entries = self._entries.get(topic, deque())
-            for _ in range(min(count, len(entries))):
+        for topic, number in publication.settled.items():
+            entries = self._entries[topic]
+            while entries and entries[0].number <= number:
                 entries.popleft()
         for due in publication.due:
             self._rests[due.user] = now + self._interval_s
@@ -185,7 +187,8 @@ class Ledger:
         """The publication has not been committed: what it took is owed as before."""
         self._in_flight = False
         for due in publication.due:
-            self._owe(due.user, Debt(since=publication.since[due.user], touch=due.touch))
+            if not is_of(due.touch, self._revoked):
+                self._owe(due.user, Debt(since=publication.since[due.user], touch=due.touch))
 
     def revoke(self, partitions: set[SourceKey]) -> None:
         """Drops the debts of partitions that are no longer this worker's. No publication may be in flight."""
@@ -223,3 +226,8 @@ class Ledger:
             if until > now:
                 return
             del self._rests[user]
+
+
+def is_of(touch: Touch, partitions: set[int]) -> bool:
+    """Whether a user is of some partitions. Topics keyed by user share partition numbers, and move together."""
+    return any(partition in partitions for _, partition in touch.positions)

@@ -6,23 +6,23 @@ publishes nothing: the broker checks the consumer group's generation when the of
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from penchant.errors import Unavailable
 from penchant.settings import Settings
 from penchant.streams.connection import Fenced, broker_error, open_producer, open_transactional_producer
-from penchant.streams.records import Output, SourceKey
+from penchant.streams.member import Member, Offsets, topic_partitions
+from penchant.streams.records import Output
 
-__all__ = ["Courier", "Offsets", "Publisher", "Revoked", "open_publisher"]
+__all__ = ["Courier", "Publisher", "Revoked", "open_publisher"]
 
 log = structlog.get_logger()
 
-Offsets = Mapping[SourceKey, int]
 TIMEOUT_S = 30.0
 MAX_RESUMES = 3
 
@@ -41,7 +41,7 @@ class Publisher(Protocol):
         self,
         outputs: Sequence[Output],
         offsets: Offsets,
-        consumer: Consumer,
+        member: Member,
         *,
         fence: Offsets,
         current: Callable[[], bool],
@@ -52,7 +52,7 @@ class Publisher(Protocol):
             outputs: records.
             offsets: next offset by topic and partition; none where the outputs bring no input to its end.
             fence: offsets to commit again in that case: without any, a stale worker would not be noticed.
-            consumer: whose group the offsets are of.
+            member: of the group whose offsets they are.
             current: whether the partitions are still this worker's.
 
         Raises:
@@ -90,12 +90,12 @@ class TransactionalPublisher:
         self,
         outputs: Sequence[Output],
         offsets: Offsets,
-        consumer: Consumer,
+        member: Member,
         *,
         fence: Offsets,
         current: Callable[[], bool],
     ) -> None:
-        await self._run(self._transaction, outputs, offsets, consumer, fence, current)
+        await self._run(self._transaction, outputs, offsets, member, fence, current)
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -115,7 +115,7 @@ class TransactionalPublisher:
         self,
         outputs: Sequence[Output],
         offsets: Offsets,
-        consumer: Consumer,
+        member: Member,
         fence: Offsets,
         current: Callable[[], bool],
     ) -> None:
@@ -130,24 +130,24 @@ class TransactionalPublisher:
             for output in outputs:
                 deliveries.produce(output)
             deliveries.wait()  # before the offsets: sending them first takes twenty times as long
-            # Asked for before `current`: if the partitions go after that, this generation is the one they went with.
-            metadata = consumer.consumer_group_metadata()
+            # Taken before `current` is asked: if the partitions go after that, they go with this generation.
+            metadata = member.metadata
             if not current():
                 producer.abort_transaction(TIMEOUT_S)
                 raise Revoked("the partitions were revoked")
-            resumed(producer.send_offsets_to_transaction, positions(offsets or fence), metadata, TIMEOUT_S)
+            resumed(producer.send_offsets_to_transaction, topic_partitions(offsets or fence), metadata, TIMEOUT_S)
             committing = True
             resumed(producer.commit_transaction, TIMEOUT_S)
         except KafkaException as error:
             self._recover(producer, error)
-            if committing and offsets and self._stands(offsets, consumer):
+            if committing and offsets and self._stands(offsets, member):
                 return
             raise as_unavailable(error) from error
         except Unavailable:
             self._abort(producer)
             raise
 
-    def _stands(self, offsets: Offsets, consumer: Consumer) -> bool:
+    def _stands(self, offsets: Offsets, member: Member) -> bool:
         """Whether a transaction whose commit failed was committed all the same.
 
         A new producer of the same name first ends what the former left open; then the group's offsets tell.
@@ -155,10 +155,9 @@ class TransactionalPublisher:
         if self._producer is None:
             self._initialise()
         try:
-            committed = consumer.committed(positions(offsets), TIMEOUT_S)
+            return member.committed(list(offsets)) == offsets
         except KafkaException as error:
             raise as_unavailable(error) from error
-        return all(partition.offset == offsets[partition.topic, partition.partition] for partition in committed)
 
     def _recover(self, producer: Producer, error: KafkaException) -> None:
         """Aborts, or gives the producer up where it cannot go on."""
@@ -195,7 +194,7 @@ class AtLeastOncePublisher:
         self,
         outputs: Sequence[Output],
         offsets: Offsets,
-        consumer: Consumer,
+        member: Member,
         *,
         fence: Offsets,  # noqa: ARG002  the publishers' protocol: without transactions nothing fences
         current: Callable[[], bool],
@@ -208,7 +207,7 @@ class AtLeastOncePublisher:
         if not offsets:
             return
         try:
-            await asyncio.to_thread(consumer.commit, offsets=positions(offsets), asynchronous=False)
+            await asyncio.to_thread(member.commit, offsets)
         except KafkaException as error:
             raise as_unavailable(error) from error
 
@@ -324,8 +323,3 @@ def as_unavailable(error: KafkaException) -> Exception:
     # A producer is fenced also by its own time-out, after a long pause. Whether another worker has this one's name,
     # its consumer is told.
     return Unavailable(str(mapped)) if isinstance(mapped, Fenced) else mapped
-
-
-def positions(offsets: Offsets) -> list[TopicPartition]:
-    """Offsets as the client wants them."""
-    return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]

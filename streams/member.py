@@ -1,0 +1,124 @@
+"""A consumer group's member, and the one thread that may touch its client.
+
+The client lets one thread in at a time, and a thread that polls again and again starves all others. So every call
+runs in the thread that polls, between two polls, and what others need often, the group's metadata, is kept.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from penchant.settings import Settings
+from penchant.streams.connection import broker_error, open_consumer
+from penchant.streams.records import SourceKey
+
+__all__ = ["Member", "Offsets", "topic_partitions"]
+
+POLL_S = 0.05
+TIMEOUT_S = 30.0
+
+Offsets = Mapping[SourceKey, int]
+Rebalanced = Callable[[Consumer, Sequence[TopicPartition]], None]
+T = TypeVar("T")
+
+
+class Member:
+    """Membership of a consumer group.
+
+    Args:
+        settings: of this process.
+        group: less the namespace.
+        topics: to subscribe to.
+        on_assign: called in the polling thread with the client and the partitions that come; must assign them.
+        on_revoke: likewise with those that go.
+    """
+
+    def __init__(
+        self, settings: Settings, group: str, topics: Sequence[str], *, on_assign: Rebalanced, on_revoke: Rebalanced
+    ) -> None:
+        self._consumer = open_consumer(settings, group)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=group)
+        self._metadata: Any = None
+        self._assigned_anew: set[SourceKey] = set()
+
+        def assigned(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+            self._assigned_anew |= {(partition.topic, partition.partition) for partition in partitions}
+            on_assign(consumer, partitions)
+
+        self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=on_revoke, on_lost=on_revoke)
+
+    @property
+    def metadata(self) -> Any:
+        """The group's metadata, at most one poll old. Older than it should be, the broker refuses it."""
+        return self._metadata
+
+    async def take(self, most: int) -> list[Message]:
+        """Waits a moment for a first record, then takes what else is there; waiting for more would only delay it.
+
+        Raises:
+            BrokerUnavailable: waiting may help.
+            ConfigurationError: the broker refuses.
+        """
+        return await self._on_thread(self._take, most)
+
+    async def pause(self, sources: Sequence[SourceKey]) -> None:
+        """Takes no more from these partitions until `resume`."""
+        await self._on_thread(self._consumer.pause, [TopicPartition(*source) for source in sources])
+
+    async def resume(self, sources: Sequence[SourceKey]) -> None:
+        """Takes from these partitions again."""
+        await self._on_thread(self._consumer.resume, [TopicPartition(*source) for source in sources])
+
+    def commit(self, offsets: Offsets) -> None:
+        """Commits offsets; blocks the calling thread, which must not be the polling one.
+
+        Raises:
+            KafkaException: they were not committed, or it is not known.
+        """
+        self._thread.submit(self._consumer.commit, offsets=topic_partitions(offsets), asynchronous=False).result()
+
+    def committed(self, sources: Sequence[SourceKey]) -> dict[SourceKey, int]:
+        """The group's committed offsets; blocks the calling thread, which must not be the polling one.
+
+        Raises:
+            KafkaException: they are not known.
+        """
+        wanted = [TopicPartition(*source) for source in sources]
+        found = self._thread.submit(self._consumer.committed, wanted, TIMEOUT_S).result()
+        return {(partition.topic, partition.partition): partition.offset for partition in found}
+
+    async def close(self) -> None:
+        """Leaves: a static member keeps its partitions for a successor of its name.
+
+        Raises:
+            KafkaException: it did not go in order.
+        """
+        try:
+            await self._on_thread(self._consumer.close)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    def _take(self, most: int) -> list[Message]:
+        try:
+            first = self._consumer.poll(POLL_S)
+            self._metadata = self._consumer.consumer_group_metadata()
+            if first is None:
+                return []
+            self._assigned_anew.clear()
+            rest = self._consumer.consume(most - 1, 0) if most > 1 else []
+        except KafkaException as error:
+            raise broker_error(error) from error
+        if (first.topic(), first.partition()) in self._assigned_anew:
+            return rest  # the first is of the assignment before; this one reads it again, or what is before it
+        return [first, *rest]
+
+    async def _on_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def topic_partitions(offsets: Offsets) -> list[TopicPartition]:
+    """Offsets as the client wants them."""
+    return [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
