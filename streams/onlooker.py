@@ -105,7 +105,9 @@ class TopicReader:
         """
         records = []
         try:
-            messages = self.consumer.consume(BATCH, timeout_s)
+            # `consume` would wait out its time for a full batch: a first record waits for no second one.
+            first = self.consumer.poll(timeout_s)
+            messages = [] if first is None else [first, *self.consumer.consume(BATCH - 1, 0)]
         except KafkaException as error:
             raise broker_error(error) from error
         for message in messages:
