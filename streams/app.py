@@ -83,9 +83,10 @@ class StreamApp:
         for service in self._services:
             await service.start()
 
-    async def failed(self) -> None:
-        """Returns when all lanes have ended; raises what a lane failed with."""
-        await asyncio.gather(self._starting, *(service.running for service in self._services))
+    @property
+    def running(self) -> list[asyncio.Future[None]]:
+        """What runs: each future is done when its part has ended, and holds what it failed with."""
+        return [self._starting, *(service.running for service in self._services)]
 
     async def stop(self) -> None:
         """Stops the lanes in order, while their agents still work, then everything else."""

@@ -130,7 +130,7 @@ async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> Non
         loop.add_signal_handler(number, stop.set)
     async with serve(settings, lanes) as failed:
         stopping = asyncio.create_task(stop.wait())
-        failing = asyncio.create_task(as_coroutine(failed))
+        failing = asyncio.ensure_future(failed())
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping", lanes=list(lanes))
         stopping.cancel()
@@ -140,8 +140,8 @@ async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> Non
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterator[Awaitable[object]]:
-    """Runs a worker within a block; gives what to await for its failure.
+async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Runs a worker within a block; gives a function to await its failure with.
 
     Leaving the block stops it in order: what was begun is finished, published and committed, within
     `worker.stop_timeout_s`; what takes longer is left to the next start.
@@ -191,7 +191,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
         await app.start()
         stack.push_async_callback(stopped, app, settings.worker.stop_timeout_s)
         log.info("working", lanes=list(lanes), http=f"http://{settings.worker.http_host}:{port.port}")
-        yield asyncio.gather(app.failed(), *tasks)
+        yield lambda: first_failure([*app.running, *tasks])
 
 
 def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handler, name: str) -> Lane:
@@ -285,6 +285,8 @@ async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def as_coroutine(awaitable: Awaitable[object]) -> None:
-    """Any awaitable as a coroutine."""
-    await awaitable
+async def first_failure(running: Sequence[asyncio.Future[None]]) -> None:
+    """Returns when all have ended, raises what the first failed with; leaves them running if it is cancelled."""
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+    for ended in done:
+        ended.result()
