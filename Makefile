@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	&& { echo $$p; break; }; done)
 BIN := .venv/bin
 READY := .venv/.ready
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header pyproject.toml
 
 .PHONY: help setup demo test check format lock clean
 
@@ -44,8 +46,8 @@ format: $(READY)
 	@$(BIN)/ruff check --fix
 
 lock: $(READY)
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev \
-		--no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	@$(COMPILE) --all-extras --group dev -o requirements.lock
+	@$(COMPILE) --extra encoders --extra parquet -o deploy/requirements.lock
 
 clean:
 	rm -rf .venv .penchant dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
