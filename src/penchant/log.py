@@ -1,25 +1,19 @@
 """Logging: one line an event, never a payload, never a raw user id.
 
-Log what happened to how many, and where (topic, partition, offset). Where a line must tell users apart, log
-`pseudonym(user)`: it is stable within a process and says nothing to anyone else.
+Log what happened to how many, and where (topic, partition, offset).
 """
 
-import hashlib
 import logging
-import secrets
 import sys
 
 import structlog
 
-__all__ = ["configure_logging", "pseudonym"]
-
-SALT = secrets.token_bytes(16)
+__all__ = ["configure_logging"]
 
 
 def configure_logging(level: str, *, json: bool) -> None:
     """Sends structlog's and the standard library's records to standard error, as text or as JSON lines."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -46,8 +40,3 @@ def configure_logging(level: str, *, json: bool) -> None:
     # These narrate what penchant says better itself.
     for chatty in ("faust", "mode", "aiokafka", "httpx", "qdrant_client", "uvicorn", "transformers"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
-
-
-def pseudonym(user: str) -> str:
-    """A short name for a user in this process's log; salted anew in every process."""
-    return hashlib.blake2b(user.encode(), key=SALT, digest_size=4).hexdigest()
