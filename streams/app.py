@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from msgspec import Struct
 
 from penchant.settings import Settings
@@ -23,6 +24,7 @@ from penchant.streams.topics import Topic
 __all__ = ["StreamApp"]
 
 KNOWLEDGE_GROUP = "penchant-knowledge"
+LISTEN_S = 0.01
 
 
 class Job(Struct, frozen=True, eq=False):
@@ -30,6 +32,25 @@ class Job(Struct, frozen=True, eq=False):
 
     batch: Batch
     outcome: asyncio.Future[Handled]
+
+
+class BatchChannel(faust.Channel):  # type: ignore[misc]  # faust ships no types
+    """A channel that keeps what it was given.
+
+    Whenever the partitions of Faust's own consumer group move, Faust holds back and then empties the queues of its
+    channels, and streams skip the events that were made before: it reads them again. Nobody would send a batch again,
+    for the lane waits for its outcome. So batches wait in a queue of their own kind, and travel as bare jobs: only
+    what is wrapped in an event is ever skipped.
+    """
+
+    @property
+    def queue(self) -> ThrowableQueue:
+        """What jobs wait in; each listener has its own."""
+        if self._queue is None:
+            self._queue: ThrowableQueue = ThrowableQueue(
+                maxsize=1, flow_control=FlowControlEvent(initially_suspended=False)
+            )
+        return self._queue
 
 
 class StreamApp:
@@ -64,7 +85,10 @@ class StreamApp:
 
         async def submit(batch: Batch) -> Handled:
             outcome: asyncio.Future[Handled] = asyncio.get_running_loop().create_future()
-            await channels[batch.topic].send(value=Job(batch, outcome))
+            # A channel hands its messages to those who listen now: sent before its agent does, a batch would be lost.
+            while not channels[batch.topic].subscriber_count:  # noqa: ASYNC110  Faust tells nobody when that changes
+                await asyncio.sleep(LISTEN_S)
+            await channels[batch.topic].put(Job(batch, outcome))
             return await outcome
 
         return submit
@@ -97,7 +121,7 @@ class StreamApp:
         await self._app.stop()
 
     def _channel(self, handler: Handler, name: str) -> Any:
-        channel = self._app.channel(maxsize=1)
+        channel = BatchChannel(self._app)
 
         async def agent(stream: Any) -> None:
             async for job in stream:
