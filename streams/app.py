@@ -7,6 +7,7 @@ of the knowledge graph, is read by an ordinary topic agent, acknowledged after i
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -148,6 +149,8 @@ class LaneService(faust.Service):  # type: ignore[misc]  # faust ships no types
     Args:
         lane: to run.
     """
+
+    logger = logging.getLogger("faust.lane")  # which tells of starting and stopping no louder than Faust itself
 
     def __init__(self, lane: Lane) -> None:
         super().__init__()

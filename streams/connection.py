@@ -24,6 +24,7 @@ __all__ = [
     "broker_error",
     "common_options",
     "consumer_options",
+    "manages_transactions",
     "murmur2",
     "open_admin",
     "open_consumer",
@@ -48,6 +49,9 @@ PARTITION_FETCH_BYTES = 4 * 2**20
 
 # A transaction spans one batch. An abandoned one holds back readers of committed records for this long.
 TRANSACTION_TIMEOUT_MS = 30_000
+
+REQUEST_TIMEOUT_S = 10.0
+TANSU_CLUSTER = "tansu_cluster"
 
 
 class BrokerUnavailable(Unavailable):
@@ -86,6 +90,19 @@ def open_producer(settings: Settings, *, delivery_timeout_ms: int) -> Producer:
 def open_transactional_producer(settings: Settings, lane: str) -> Producer:
     """A producer for the transactions of this worker's `lane`; call `init_transactions` before anything else."""
     return Producer(transactional_options(settings, lane), logger=log)
+
+
+def manages_transactions(settings: Settings) -> bool:
+    """Whether the broker keeps what transactions promise. Tansu answers all calls, and loses the offsets in them.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer.
+        ConfigurationError: the broker refuses.
+    """
+    try:
+        return open_admin(settings).list_topics(timeout=REQUEST_TIMEOUT_S).cluster_id != TANSU_CLUSTER
+    except KafkaException as error:
+        raise broker_error(error) from error
 
 
 def common_options(settings: Settings) -> Options:

@@ -29,7 +29,7 @@ from penchant.settings import Settings
 from penchant.streams import content, interest
 from penchant.streams.app import StreamApp
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
-from penchant.streams.connection import open_admin
+from penchant.streams.connection import manages_transactions, open_admin
 from penchant.streams.events import ItemReady
 from penchant.streams.http import HttpPort, build_api
 from penchant.streams.interpret import Reader
@@ -153,6 +153,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
         port = HttpPort(settings.worker)
         stack.push_async_callback(port.close)
         await await_topics(settings)
+        settings = await as_broker_allows(settings)
         parts = build_parts(settings)
         await retried(parts.open)
         stack.push_async_callback(parts.store.close)
@@ -257,6 +258,14 @@ async def await_topics(settings: Settings) -> None:
         raise ConfigurationError(
             f"Topics are missing: {', '.join(missing)}", hint="`penchant topics create` creates them."
         )
+
+
+async def as_broker_allows(settings: Settings) -> Settings:
+    """The settings, without transactions where the broker is known to manage none."""
+    if not settings.kafka.transactions or await retried(lambda: asyncio.to_thread(manages_transactions, settings)):
+        return settings
+    log.warning("this broker manages no transactions: publishing at least once")
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"transactions": False})})
 
 
 async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
