@@ -11,6 +11,7 @@ events. Pure bookkeeping: the clock is passed in, one publication is in flight a
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from math import inf
 
 from msgspec import Struct, structs
@@ -40,6 +41,11 @@ class Touch(Struct, frozen=True, kw_only=True):
             recorded=max(self.recorded, later.recorded),
             stored=max(self.stored, later.stored),
         )
+
+    def without(self, partitions: AbstractSet[SourceKey]) -> "Touch | None":
+        """What is left of the touch without some partitions; None where nothing is."""
+        kept = {source: offset for source, offset in self.positions.items() if source not in partitions}
+        return structs.replace(self, positions=kept) if kept else None
 
 
 class Handled(Struct, frozen=True, kw_only=True):
@@ -113,7 +119,7 @@ class Ledger:
         self._entries: dict[str, deque[Entry]] = {}
         self._debts: dict[str, Debt] = {}
         self._in_flight = False
-        self._revoked: set[int] = set()  # partitions that went while a publication was in flight
+        self._revoked: set[SourceKey] = set()  # what went while a publication was in flight
         self._rests: OrderedDict[str, float] = OrderedDict()  # users published lately: until when they rest
 
     @property
@@ -184,20 +190,22 @@ class Ledger:
             self._rests.move_to_end(due.user)
 
     def undo(self, publication: Publication) -> None:
-        """The publication has not been committed: what it took is owed as before."""
+        """The publication has not been committed: what it took is owed as before, less what was revoked meanwhile."""
         self._in_flight = False
         for due in publication.due:
-            if not is_of(due.touch, self._revoked):
-                self._owe(due.user, Debt(since=publication.since[due.user], touch=due.touch))
+            touch = due.touch.without(self._revoked)
+            if touch is not None:
+                self._owe(due.user, Debt(since=publication.since[due.user], touch=touch))
 
     def revoke(self, partitions: set[SourceKey]) -> None:
-        """Drops the debts of partitions that are no longer this worker's. No publication may be in flight."""
+        """Drops the debts of partitions that are no longer this worker's."""
+        self._revoked |= partitions
         for user, debt in list(self._debts.items()):
-            kept = {source: offset for source, offset in debt.touch.positions.items() if source not in partitions}
-            if kept:
-                debt.touch = structs.replace(debt.touch, positions=kept)
-            else:
+            touch = debt.touch.without(partitions)
+            if touch is None:
                 del self._debts[user]
+            else:
+                debt.touch = touch
         for topic, entries in self._entries.items():
             gone = {partition for name, partition in partitions if name == topic}
             for entry in entries:
@@ -226,8 +234,3 @@ class Ledger:
             if until > now:
                 return
             del self._rests[user]
-
-
-def is_of(touch: Touch, partitions: set[int]) -> bool:
-    """Whether a user is of some partitions. Topics keyed by user share partition numbers, and move together."""
-    return any(partition in partitions for _, partition in touch.positions)

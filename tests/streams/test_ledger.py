@@ -44,6 +44,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.publication = None
         self.next_offset = {(topic, partition): 0 for topic in TOPICS for partition in PARTITIONS}
         self.committed = dict(self.next_offset)
+        self.in_flight = []
         self.batches = []  # every batch that is owned and not known as committed
         self.published_at = {}  # user: when last
         self.emitted = []
@@ -135,7 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for batch in self.batches
             if any(offset > self.committed[batch["topic"], number] for number, offset in batch["offsets"].items())
         ]
-        self.publication = None
+        self.publication, self.in_flight = None, []
 
     @precondition(lambda self: self.publication is not None)
     @rule()
@@ -144,15 +145,17 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.undo(self.publication)
         for batch, taken in self.in_flight:
             batch["owed"] |= taken
-        self.publication = None
+        self.publication, self.in_flight = None, []
 
-    @precondition(lambda self: self.publication is None)
     @rule(partitions=st.sets(st.sampled_from(PARTITIONS), min_size=1))
     def revoke(self, partitions):
-        """Partitions go to another worker, which starts from what is committed; here they come back later on."""
+        """Partitions go to another worker, perhaps while a publication is in flight; later on they come back."""
         self.ledger.revoke({(topic, partition) for topic in TOPICS for partition in partitions})
+        gone = {user for user in USERS if USERS[user] in partitions}
+        for _, taken in self.in_flight:
+            taken.difference_update(gone)
         for batch in self.batches:
-            batch["owed"] -= {user for user in batch["owed"] if USERS[user] in partitions}
+            batch["owed"] -= gone
             batch["offsets"] = {
                 number: offset for number, offset in batch["offsets"].items() if number not in partitions
             }
