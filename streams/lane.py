@@ -28,7 +28,7 @@ from penchant.profile.positions import Position, Positions
 from penchant.settings import Settings
 from penchant.streams import metrics
 from penchant.streams.assignment import LogRecreated, PartitionLog, Start, describe, start_of
-from penchant.streams.connection import broker_error, open_admin
+from penchant.streams.connection import Fenced, broker_error, open_admin
 from penchant.streams.ledger import Due, Handled, Ledger
 from penchant.streams.member import Member
 from penchant.streams.publish import Publisher, Revoked
@@ -220,6 +220,12 @@ class Lane:
                 f"{message.topic()}[{message.partition()}]: the offset to read next is not in the log "
                 "(retention removed it, or the topic was recreated)",
                 hint="Start the worker again: it says how much is gone, and goes on from what is there.",
+            )
+        if error.code() == KafkaError._FATAL:  # noqa: SLF001  as above
+            raise Fenced(
+                f"The group has put this worker out for good ({error.str()})",
+                hint="If another worker runs under its name: each needs a data_dir or a worker.instance_id of its own. "
+                "Else start it again.",
             )
         mapped = broker_error(error)
         if isinstance(mapped, Unavailable):

@@ -133,7 +133,6 @@ class TransactionalPublisher:
             # Taken before `current` is asked: if the partitions go after that, they go with this generation.
             metadata = member.metadata
             if not current():
-                producer.abort_transaction(TIMEOUT_S)
                 raise Revoked("the partitions were revoked")
             resumed(producer.send_offsets_to_transaction, topic_partitions(offsets or fence), metadata, TIMEOUT_S)
             committing = True
@@ -283,7 +282,11 @@ class Deliveries:
             Unavailable: some were not in time.
             KafkaException: some failed.
         """
-        if self._producer.flush(TIMEOUT_S):
+        try:
+            left = self._producer.flush(TIMEOUT_S)
+        except SystemError as error:  # what the client makes of a fatal error that it meets among deliveries
+            raise KafkaException(KafkaError(KafkaError._FATAL, str(error), fatal=True)) from error  # noqa: SLF001  its name
+        if left:
             raise Unavailable("records were not delivered in time", hint="Is the broker running?")
         if self._failed is not None:
             raise KafkaException(self._failed)
@@ -300,6 +303,7 @@ GENERATION_ERRORS = frozenset(
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,  # also by its own return to the group after a long pause
     }
 )
 
