@@ -1,0 +1,192 @@
+"""What the demo shows: one scene a screen of some twenty-five lines, on a terminal live, elsewhere as plain text."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from penchant.demo.scenes import Scene
+from penchant.streams.events import Because, Recommendations, Recommended
+
+__all__ = ["Board", "Screen", "milliseconds", "percentile"]
+
+PLAIN_WIDTH = 100
+ROWS = 6
+BAR = 13
+COLOURS = {"text": "cyan", "image": "green", "audio": "magenta"}
+BLOCKS = {"text": "█", "image": "▓", "audio": "▒"}  # told apart without colours, too
+PAST = {
+    "view": "viewed",
+    "click": "clicked",
+    "like": "liked",
+    "save": "saved",
+    "post": "wrote",
+    "upload": "uploaded",
+    "search": "searched for",
+}
+
+
+class Screen:
+    """Writes to standard output; a terminal gets colours, live tables, and time to read.
+
+    Attributes:
+        live: whether a person watches.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(markup=False, highlight=False, emoji=False)
+        self.live = self._console.is_terminal
+        if not self.live:
+            self._console = Console(markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH)
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line."""
+        self._console.print(text, style=style)
+
+    def show(self, *parts: RenderableType) -> None:
+        """Anything, one below the other."""
+        self._console.print(Group(*parts))
+
+    def heading(self, text: str) -> None:
+        """Begins a part of the demo."""
+        self._console.print()
+        self._console.print(Rule(Text(text, "bold"), align="left", style="dim"))
+
+    def pause(self, seconds: float) -> None:
+        """Time to read, where a person watches."""
+        if self.live:
+            time.sleep(seconds)
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator["Doing"]:
+        """Shows that something takes its time, and afterwards how long it took."""
+        started = time.monotonic()
+        doing = Doing(self._console, what, live=self.live)
+        with doing.shown():
+            yield doing
+        self._console.print(f"  ✓ {doing.text}  ({time.monotonic() - started:.1f} s)", style="dim")
+
+    @contextmanager
+    def board(self, board: "Board") -> Iterator[None]:
+        """Shows a board: live, as it changes; elsewhere once, as it is in the end."""
+        if not self.live:
+            yield
+            self._console.print(board)
+            return
+        with Live(board, console=self._console, refresh_per_second=10):
+            yield
+
+
+class Doing:
+    """Something that takes its time.
+
+    Attributes:
+        text: what it is; may change while it lasts.
+    """
+
+    def __init__(self, console: Console, text: str, *, live: bool) -> None:
+        self._status = console.status(text) if live else None
+        self.text = text
+
+    def update(self, text: str) -> None:
+        """Says it anew."""
+        self.text = text
+        if self._status is not None:
+            self._status.update(text)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Turns a spinner, on a terminal."""
+        if self._status is None:
+            yield
+            return
+        with self._status:
+            yield
+
+
+class Board:
+    """A scene: what the user does, line by line, and the list that follows.
+
+    Args:
+        scene: to show.
+        titles: of items, by id.
+    """
+
+    def __init__(self, scene: Scene, titles: Mapping[str, str]) -> None:
+        self._scene = scene
+        self._titles = titles
+        self._done: list[Text] = []
+        self._now: str = ""
+        self._list: Recommendations | None = None
+
+    def begin(self, says: str) -> None:
+        """The user does something."""
+        self._now = says
+
+    def follow(self, found: Recommendations, latency_ms: float) -> None:
+        """The list that followed, and how soon."""
+        line = Text(f"  {self._scene.user.capitalize()} {self._now}  ")
+        line.append(f"→ new list after {milliseconds(latency_ms)}", "green")
+        self._done.append(line)
+        self._now = ""
+        self._list = found
+
+    def __rich__(self) -> RenderableType:
+        """The board as it is now."""
+        parts: list[RenderableType] = [Text(self._scene.story, "italic"), *self._done]
+        if self._now:
+            parts.append(Text(f"  {self._scene.user.capitalize()} {self._now} …"))
+        if self._list is not None:
+            parts.append(self._table(self._list))
+        return Group(*parts)
+
+    def _table(self, found: Recommendations) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", expand=True)
+        table.add_column("  for " + self._scene.user.capitalize(), ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column("score", justify="right", no_wrap=True)
+        table.add_column("and its parts", no_wrap=True, width=BAR)
+        table.add_column("", no_wrap=True)
+        table.add_column("because " + self._scene.user.capitalize(), ratio=1, no_wrap=True, overflow="ellipsis")
+        for place, item in enumerate(found.items[:ROWS], 1):
+            title = self._titles.get(item.item_id, item.item_id)
+            because = self._because(item.because[0]) if item.because else ""
+            table.add_row(f"  {place}. {title}", f"{item.score:.2f}", bar(item), shares(item), Text(because, "dim"))
+        return table
+
+    def _because(self, why: Because) -> str:
+        return f"{PAST.get(why.action, why.action)} {self._titles.get(why.item_id, why.item_id)}"
+
+
+def bar(item: Recommended) -> Text:
+    """A score as a bar, divided by modality; a whole bar is a score of one."""
+    drawn = Text()
+    for modality, part in item.by_modality.items():
+        drawn.append(BLOCKS.get(modality, "█") * round(BAR * max(0.0, part)), COLOURS.get(modality, ""))
+    return drawn
+
+
+def shares(item: Recommended) -> Text:
+    """The parts of a score that can be seen in two digits."""
+    said = Text()
+    for modality, part in item.by_modality.items():
+        if round(part, 2):
+            said.append(f"{modality} {part:.2f}  ", COLOURS.get(modality, ""))
+    said.rstrip()
+    return said
+
+
+def milliseconds(value: float) -> str:
+    """A time span."""
+    return f"{value:,.0f} ms"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least a share of all does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
