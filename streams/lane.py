@@ -32,7 +32,7 @@ from penchant.streams.connection import Fenced, broker_error, open_admin
 from penchant.streams.ledger import Due, Handled, Ledger
 from penchant.streams.member import Member
 from penchant.streams.publish import Publisher, Revoked
-from penchant.streams.records import Output, Record, SourceKey
+from penchant.streams.records import Output, Record, SourceKey, record_of
 from penchant.streams.topics import describe_topics
 
 __all__ = ["Batch", "Handler", "Lane", "Submit"]
@@ -452,26 +452,3 @@ class Lane:
 async def as_coroutine(awaitable: Awaitable[T]) -> T:
     """Any awaitable as a coroutine."""
     return await awaitable
-
-
-def record_of(message: Message) -> Record:
-    """A message of the client as a record; of headers of one name the last stands."""
-    return Record(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        timestamp=message.timestamp()[1],
-        key=as_bytes(message.key()),
-        value=as_bytes(message.value()),
-        headers={name: as_bytes(value) or b"" for name, value in headers_of(message)},
-    )
-
-
-def headers_of(message: Message) -> list[tuple[str, str | bytes | None]]:
-    """A message's headers as pairs."""
-    return list(message.headers() or ())  # type: ignore[arg-type]  # the client types them as more than it gives
-
-
-def as_bytes(value: str | bytes | None) -> bytes | None:
-    """Bytes as they are; the client's types allow for text."""
-    return value.encode() if isinstance(value, str) else value

@@ -7,15 +7,15 @@ nobody. With a group it shares the topic with the group's other members and goes
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from penchant.settings import Settings
 from penchant.streams.connection import broker_error, common_options
-from penchant.streams.records import Record
+from penchant.streams.records import Record, record_of
 from penchant.streams.topics import Topic
 
 __all__ = ["TopicReader"]
@@ -113,7 +113,7 @@ class TopicReader:
         for message in messages:
             problem = message.error()
             if problem is None:
-                records.append(as_record(message))
+                records.append(record_of(message))
             elif problem.name() == "_PARTITION_EOF":
                 self.unread.discard(message.partition() or 0)
             elif problem.name() != "_MAX_POLL_EXCEEDED":  # a slow caller's partitions went to others: it joins anew
@@ -157,23 +157,3 @@ class TopicReader:
                 time.sleep(RETRY_PAUSE_S)
             else:
                 return end
-
-
-def as_record(message: Message) -> Record:
-    """A consumer's message as a record."""
-    _, timestamp = message.timestamp()
-    headers = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())
-    return Record(
-        topic=str(message.topic()),
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        timestamp=timestamp,
-        key=as_bytes(message.key()),
-        value=as_bytes(message.value()),
-        headers={name: as_bytes(value) or b"" for name, value in headers},
-    )
-
-
-def as_bytes(part: str | bytes | None) -> bytes | None:
-    """A part of a message; without deserialisers it is always bytes."""
-    return part.encode() if isinstance(part, str) else part

@@ -1,10 +1,12 @@
 """The records that lanes take in and give out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
+from confluent_kafka import Message
 from msgspec import Struct
 
-__all__ = ["Output", "Record", "SourceKey"]
+__all__ = ["Output", "Record", "SourceKey", "record_of"]
 
 SourceKey = tuple[str, int]  # topic, partition
 
@@ -32,3 +34,23 @@ class Output(Struct, frozen=True, kw_only=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes] = {}
+
+
+def record_of(message: Message) -> Record:
+    """A consumer's message as a record; of headers of one name the last stands."""
+    _, timestamp = message.timestamp()
+    headers = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())
+    return Record(
+        topic=str(message.topic()),
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp=timestamp,
+        key=as_bytes(message.key()),
+        value=as_bytes(message.value()),
+        headers={name: as_bytes(value) or b"" for name, value in headers},
+    )
+
+
+def as_bytes(part: str | bytes | None) -> bytes | None:
+    """A part of a message; without deserialisers it is always bytes."""
+    return part.encode() if isinstance(part, str) else part

@@ -2,14 +2,13 @@
 
 from penchant.streams.client import (
     AsyncPublisher,
-    AsyncSubscriber,
     DeliveryFailed,
     Event,
     InvalidEvent,
     Publisher,
-    Subscriber,
 )
 from penchant.streams.events import Click, ClickAction, Item, Media, MediaKind, MediaUpload, Post, Recommendations
+from penchant.streams.subscriber import AsyncSubscriber, Subscriber
 
 __all__ = [
     "AsyncPublisher",

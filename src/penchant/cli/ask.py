@@ -13,8 +13,8 @@ from rich.text import Text
 from penchant.cli.frame import Json, print_json, print_table, printable, settings_of, stdout
 from penchant.errors import ConfigurationError, PenchantError, Unavailable
 from penchant.settings import Settings
-from penchant.streams.client import Subscriber
 from penchant.streams.events import Recommendations, Recommended
+from penchant.streams.subscriber import Subscriber
 
 __all__ = ["add_to"]
 
