@@ -1,0 +1,132 @@
+"""Pictures posted and sounds uploaded: profiles in those slices, and lists that prefer what a user is about."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from penchant.profile.identity import Identity
+from penchant.streams.codec import encode
+from penchant.streams.events import Media, MediaKind, MediaUpload, Post
+from penchant.streams.records import Output
+from penchant.streams.topics import Topic
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+
+COUNT = 10
+
+
+class Corpus(NamedTuple):
+    """Labelled files, shared out to users who have one class each.
+
+    Attributes:
+        each: files per user.
+        best: how many times better than chance the lists must be; about two thirds of what was measured.
+    """
+
+    folder: str
+    kind: MediaKind
+    each: int
+    best: float
+
+
+PICTURES = Corpus("cifar10-sample", MediaKind.IMAGE, 5, 2.0)
+SOUNDS = Corpus("esc10", MediaKind.AUDIO, 4, 4.0)
+
+
+class Shared(NamedTuple):
+    """What was shared.
+
+    Attributes:
+        classes: by item.
+        tastes: each user's one class.
+        own: each user's items.
+    """
+
+    classes: dict[str, str]
+    tastes: dict[str, str]
+    own: dict[str, set[str]]
+
+
+def share(stage, folder, corpus):
+    """Every file of a corpus as a post or an upload without any words, by users of one class each."""
+    identity = Identity(stage.settings.id_key.get_secret_value())
+    shared = Shared({}, {}, defaultdict(set))
+    outputs = []
+    for path in sorted((folder / corpus.folder).glob("*/*.*")):
+        label = path.parent.name
+        number = list(shared.classes.values()).count(label)
+        user = f"{corpus.folder}-{label}-{number // corpus.each}"
+        event, data = f"{corpus.kind}-{number}", path.read_bytes()
+        if corpus.kind is MediaKind.IMAGE:
+            topic = Topic.POSTS
+            value = encode(Post(event_id=event, user_id=user, media=(Media(kind=corpus.kind, data=data),)))
+        else:
+            topic = Topic.MEDIA_UPLOADS
+            value = encode(MediaUpload(event_id=event, user_id=user, kind=corpus.kind, data=data))
+        outputs.append(Output(topic=stage.topic(topic), key=user.encode(), value=value))
+        item = identity.own_item(user, event)
+        shared.classes[item] = label
+        shared.tastes[user] = label
+        shared.own[user].add(item)
+    stage.send(outputs)
+    return shared
+
+
+@pytest.fixture(scope="module")
+def stage(kafka, make_stage):
+    """A stage whose users have shared media, once a worker has seen them."""
+    return make_stage(kafka)
+
+
+@pytest.fixture(scope="module")
+def shared(stage, shared_data):
+    """Both corpora, shared and worked off; no worker runs any more.
+
+    All items are there before the first list is made, so that what the lists contain does not depend on timing.
+    """
+    found = {corpus.kind: share(stage, shared_data, corpus) for corpus in (PICTURES, SOUNDS)}
+    for lane in ("content", "interest"):
+        with stage.worker(lane) as worker:
+            stage.await_settled(worker, lane)
+            assert worker.stop() == 0
+    return found
+
+
+@pytest.mark.parametrize("corpus", [PICTURES, SOUNDS], ids=lambda corpus: corpus.folder)
+def test_lists_prefer_the_class_of_what_a_user_shared(stage, shared, measured, corpus):
+    """Items of a user's own class are recommended well above chance, and a user's own items never."""
+    classes, tastes, own = shared[corpus.kind]
+    lists = stage.lists()
+    hits, chances = [], []
+    for user, items in own.items():
+        recommended = [one.item_id for one in lists[user].items]
+        assert not items & set(recommended)
+        assert len(recommended) == COUNT
+        hits.append(np.mean([classes.get(item) == tastes[user] for item in recommended]))
+        others = [one for item, one in classes.items() if item not in items]
+        chances.append(np.mean([one == tastes[user] for one in others]))
+    precision, chance = float(np.mean(hits)), float(np.mean(chances))
+    measured(
+        f"{corpus.folder}: precision@{COUNT} {precision:.3f} (chance {chance:.3f}), "
+        f"{len(own)} users who shared {corpus.each} files of one class, {len(classes)} items"
+    )
+    assert precision > corpus.best * chance
+
+
+@pytest.mark.parametrize("corpus", [PICTURES, SOUNDS], ids=lambda corpus: corpus.folder)
+def test_profiles_change_in_the_slice_of_what_was_shared(stage, shared, corpus):
+    """Each file is an item of its modality, a signal of its author, and moves the author's interest there alone."""
+    classes, _, own = shared[corpus.kind]
+    snapshot = stage.snapshot(classes)
+    assert {item: found.modalities for item, found in snapshot.items.items()} == dict.fromkeys(classes, (corpus.kind,))
+    others = [kind for kind in ("text", *MediaKind) if kind != corpus.kind]
+    for user, items in own.items():
+        profile = snapshot.profiles[user]
+        assert {signal.item_id for signal in profile.state.strong} == items
+        assert not profile.awaits
+        for view in (profile.short, profile.long, profile.interest):
+            slices = stage.slices(view)
+            assert slices[corpus.kind] > 0
+            assert not any(slices[other] for other in others)
