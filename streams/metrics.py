@@ -6,7 +6,6 @@ __all__ = [
     "BACKLOG",
     "BATCH_SECONDS",
     "DEAD_LETTERS",
-    "LAG",
     "LISTS",
     "LOST_TO_RETENTION",
     "RECORDS",
@@ -21,7 +20,6 @@ RETRIES = Counter("penchant_retries_total", "Times a step was tried again", ["la
 LOST_TO_RETENTION = Counter(
     "penchant_records_lost_to_retention_total", "Records the broker deleted before they were applied", ["lane", "topic"]
 )
-LAG = Gauge("penchant_lag_records", "Records on the broker not yet taken", ["lane", "topic", "partition"])
 BACKLOG = Gauge("penchant_backlog_records", "Records in the store whose lists are not yet published", ["lane"])
 BATCH_SECONDS = Histogram(
     "penchant_batch_seconds", "Time from taking a batch to its being in the store", ["lane", "topic"]
