@@ -102,7 +102,7 @@ class Profiles:
                 id=self._identity.user_point(profile.user),
                 payload={
                     USER: profile.user,
-                    STATE: base64.b85encode(profile.state.pack()).decode(),
+                    STATE: base64.b64encode(profile.state.pack()).decode(),
                     VERSION: profile.version + 1,
                     AWAITS: sorted(profile.awaits),
                     WAITING: bool(profile.awaits),
@@ -145,7 +145,7 @@ class Profiles:
         nothing = np.zeros(self._space.dimension, np.float32)
         return Profile(
             user=str(payload[USER]),
-            state=ProfileState.unpack(base64.b85decode(str(payload[STATE]))),
+            state=ProfileState.unpack(base64.b64decode(str(payload[STATE]))),
             version=point.payload[VERSION],
             token=point.token,
             awaits=frozenset(point.payload[AWAITS]),
