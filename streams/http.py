@@ -150,7 +150,7 @@ class Server(uvicorn.Server):
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A bound socket.
+    """A socket that listens.
 
     Raises:
         ConfigurationError: the port is taken, or may not be bound.
@@ -160,6 +160,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # a port is not taken before that: several may bind it until one listens
     except OSError as error:
         listening.close()
         taken = error.errno == errno.EADDRINUSE
