@@ -104,18 +104,22 @@ def replay_letters(
     settings = settings_of(ctx)
     known = {spec.name for spec in topic_specs(settings)} - {settings.prefixed(Topic.DEAD_LETTERS)}
     sent: Counter[str] = Counter()
-    foreign = 0
+    foreign = left_out = 0
     chosen = letters(settings, reason, topic)
     if dry_run:
-        sent.update(letter.topic for _, letter in chosen if letter.topic in known)
+        sent.update(letter.topic for _, letter in chosen if letter.topic in known and letter.whole)
     else:
         with Publisher(settings) as publisher:
             for _, letter in chosen:
-                if letter.topic in known:
+                if not letter.whole:
+                    left_out += 1
+                elif letter.topic in known:
                     publisher.publish(letter.original(), letter.topic, timestamp_ms=max(0, letter.timestamp))
                     sent[letter.topic] += 1
                 else:
                     foreign += 1
+    if left_out:
+        say(f"{left_out} left alone: their originals were too large to be kept, and are at their origins only")
     if foreign:
         say(f"{foreign} left alone: they name topics that are not of this namespace")
     if as_json:

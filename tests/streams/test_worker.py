@@ -1,0 +1,127 @@
+"""A worker: refuses what it cannot work with, outlives hostile records, and stops in order."""
+
+import asyncio
+import time
+
+import pytest
+from confluent_kafka import Producer
+
+from penchant.errors import ConfigurationError
+from penchant.settings import load_settings
+from penchant.streams.codec import Unusable, encode
+from penchant.streams.connection import producer_options
+from penchant.streams.dead_letters import DeadLetter
+from penchant.streams.events import Click
+from penchant.streams.onlooker import TopicReader
+from penchant.streams.topics import Topic
+from penchant.streams.worker import build_parts, serve
+
+WAIT_S = 60.0
+
+
+async def until(condition, failed):
+    """Waits for a condition, asked in a thread; fails as soon as the worker does."""
+    failing = asyncio.ensure_future(failed())
+    deadline = time.monotonic() + WAIT_S
+    try:
+        while not await asyncio.to_thread(condition):
+            if failing.done():
+                failing.result()
+            assert time.monotonic() < deadline, "this took too long"
+            await asyncio.sleep(0.1)
+    finally:
+        failing.cancel()
+
+
+def everything(settings, topic):
+    """The records on a topic."""
+    with TopicReader(settings, topic, from_beginning=True) as reader:
+        return list(reader.to_end())
+
+
+def send(settings, *records):
+    """Sends (key, value) to `clicks`, with room for more than penchant's own producers send."""
+    options = producer_options(settings, delivery_timeout_ms=20_000) | {"message.max.bytes": 64 * 2**20}
+    producer, errors = Producer(options), []
+    for key, value, headers in records:
+        producer.produce(
+            settings.prefixed(Topic.CLICKS),
+            value,
+            key,
+            headers=headers,
+            on_delivery=lambda error, _: errors.append(error),
+        )
+    assert producer.flush(20) == 0
+    assert not any(errors)
+
+
+def click(number):
+    """A good click as key, value and headers."""
+    return b"ada", encode(Click(event_id=f"e{number}", user_id="ada", item_id="film")), {}
+
+
+async def profile(settings, user="ada"):
+    """A user's profile in the store, once nobody else has it."""
+    parts = build_parts(settings)
+    await parts.open()
+    found = await parts.profiles.load([user])
+    await parts.store.close()
+    return found.get(user)
+
+
+@pytest.mark.parametrize("lanes", [(), ("affinities",), ("content", "interest", "x")])
+async def test_lanes_that_do_not_exist_are_refused(lanes):
+    """With the names of those that do."""
+    with pytest.raises(ConfigurationError, match=r"Unknown lanes.*") as refused:
+        async with serve(load_settings(), lanes):
+            pass
+    assert "content, interest" in refused.value.hint
+
+
+async def test_missing_topics_are_named(settings):
+    """A worker does not start to work beside a topic that is not there; it says which one, and what creates it."""
+    elsewhere = settings.model_copy(update={"namespace": "elsewhere"})
+    with pytest.raises(ConfigurationError, match=r"elsewhere\.clicks") as refused:
+        async with serve(elsewhere, ("interest",)):
+            pass
+    assert "penchant topics create" in refused.value.hint
+
+
+async def test_a_stop_leaves_nothing_undone(settings):
+    """What was sent before is in the profile, published and committed when the worker has stopped."""
+    await asyncio.to_thread(send, settings, *(click(number) for number in range(50)))
+    async with serve(settings, ("interest",)) as failed:
+        await until(lambda: everything(settings, Topic.RECOMMENDATIONS), failed)
+    stored = await profile(settings)
+    assert {signal.event_id for signal in stored.state.signals} == {f"e{number}" for number in range(50)}
+    [*_, last] = await asyncio.to_thread(everything, settings, Topic.RECOMMENDATIONS)
+    assert last.key == b"ada"
+    async with serve(settings, ("interest",)) as failed:
+        await asyncio.to_thread(send, settings, click(50))
+        before = len(await asyncio.to_thread(everything, settings, Topic.RECOMMENDATIONS))
+        await until(lambda: len(everything(settings, Topic.RECOMMENDATIONS)) > before, failed)
+    assert (await profile(settings)).version == stored.version + 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        (b"ada", bytes(20 * 2**20), {}),
+        (bytes(20 * 2**20), b"x", {}),
+        (b"ada", b"x", {"h": bytes(20 * 2**20)}),
+    ],
+    ids=["value", "key", "header"],
+)
+async def test_a_record_too_large_to_be_kept_whole_stops_nobody(settings, hostile):
+    """Compressed it passed the broker; a dead letter of it would not: origin and reason are kept, and work goes on."""
+    await asyncio.to_thread(send, settings, hostile, click(1))
+    async with serve(settings, ("interest",)) as failed:
+        await until(lambda: everything(settings, Topic.DEAD_LETTERS), failed)
+        await until(lambda: everything(settings, Topic.RECOMMENDATIONS), failed)
+    [letter] = [DeadLetter.read(one) for one in await asyncio.to_thread(everything, settings, Topic.DEAD_LETTERS)]
+    assert letter.topic == settings.prefixed(Topic.CLICKS)
+    assert letter.reason
+    assert not letter.whole
+    with pytest.raises(Unusable, match="too large to be kept"):
+        letter.original()
+    assert (await profile(settings)).state.signals
