@@ -39,7 +39,6 @@ class Output(Struct, frozen=True, kw_only=True, gc=False):
 def record_of(message: Message) -> Record:
     """A consumer's message as a record; of headers of one name the last stands."""
     _, timestamp = message.timestamp()
-    headers = cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())
     return Record(
         topic=str(message.topic()),
         partition=message.partition() or 0,
@@ -47,8 +46,16 @@ def record_of(message: Message) -> Record:
         timestamp=timestamp,
         key=as_bytes(message.key()),
         value=as_bytes(message.value()),
-        headers={name: as_bytes(value) or b"" for name, value in headers},
+        headers={name: as_bytes(value) or b"" for name, value in headers_of(message)},
     )
+
+
+def headers_of(message: Message) -> Sequence[tuple[str, str | bytes | None]]:
+    """A message's headers; none where a name is no UTF-8, for the client cannot read those."""
+    try:
+        return cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())
+    except (SystemError, UnicodeDecodeError):
+        return ()
 
 
 def as_bytes(part: str | bytes | None) -> bytes | None:

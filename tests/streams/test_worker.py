@@ -1,6 +1,9 @@
 """A worker: refuses what it cannot work with, outlives hostile records, and stops in order."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -125,3 +128,34 @@ async def test_a_record_too_large_to_be_kept_whole_stops_nobody(settings, hostil
     with pytest.raises(Unusable, match="too large to be kept"):
         letter.original()
     assert (await profile(settings)).state.signals
+
+
+# aiokafka in pure Python asks the name itself for its bytes.
+SEND_STRANGE_HEADER = """
+import asyncio, sys
+from aiokafka import AIOKafkaProducer
+
+class NoUtf8(str):
+    def encode(self, *_):
+        return b"\\xff\\xfe"
+
+async def main():
+    async with AIOKafkaProducer(bootstrap_servers=sys.argv[1]) as producer:
+        value = sys.argv[3].encode()
+        await producer.send_and_wait(sys.argv[2], value, key=b"ada", headers=[(NoUtf8("x"), b"1")])
+
+asyncio.run(main())
+"""
+
+
+async def test_a_header_that_no_client_can_read_stops_nobody(settings):
+    """A header's name may be any bytes: the record counts as if it had none."""
+    value = encode(Click(event_id="e1", user_id="ada", item_id="film"), json=True).decode()
+    command = [sys.executable, "-c", SEND_STRANGE_HEADER, settings.kafka.bootstrap_servers]
+    environment = os.environ | {"AIOKAFKA_NO_EXTENSIONS": "1"}
+    await asyncio.to_thread(
+        subprocess.run, [*command, settings.prefixed(Topic.CLICKS), value], env=environment, check=True
+    )
+    async with serve(settings, ("interest",)) as failed:
+        await until(lambda: everything(settings, Topic.RECOMMENDATIONS), failed)
+    assert [signal.event_id for signal in (await profile(settings)).state.signals] == ["e1"]
