@@ -201,12 +201,11 @@ def test_a_file_that_cannot_be_read_is_a_clear_error(tmp_path, name, content):
 
 
 def test_a_film_of_movielens():
-    """The genres are in the text and the tags, the year is an attribute; a film may lack both."""
+    """The genres are the tags, the year is an attribute; a film may lack both."""
     film = {"movieId": "1", "title": "Toy Story (1995)", "genres": "Adventure|Animation"}
     assert movielens_item(Row(2, film)) == Item(
         item_id="1",
         title="Toy Story (1995)",
-        text="Toy Story (1995) Adventure Animation",
         tags=("Adventure", "Animation"),
         attributes={"year": "1995"},
     )
