@@ -1,9 +1,11 @@
 """What happens on the stage: a catalogue, the scenes, and the proof."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -11,7 +13,7 @@ from penchant.demo.catalogue import build_catalogue
 from penchant.demo.proof import Burst, Comparison, build_burst, compare, expected_of
 from penchant.demo.scenes import Scene, build_scenes
 from penchant.demo.screen import Board, Screen, milliseconds, percentile
-from penchant.demo.stage import Listener, Worker
+from penchant.demo.stage import Heard, Listener, Worker
 from penchant.errors import PenchantError
 from penchant.profile.identity import Identity
 from penchant.settings import Settings
@@ -22,11 +24,11 @@ from penchant.streams.topics import Topic
 
 __all__ = ["NotExact", "Play"]
 
-LIST_TIMEOUT_S = 30.0
-EMBED_TIMEOUT_S = 90.0
-RETURN_TIMEOUT_S = 60.0
+LIST_TIMEOUT_S = 60.0
+EMBED_TIMEOUT_S = 180.0
 DRAIN_TIMEOUT_S = 60.0
 POLL_S = 0.1
+INDENT = (0, 0, 0, 2)
 
 STEP_PAUSE_S = 0.8  # between what a user does, to see the list change
 SCENE_PAUSE_S = 2.0  # to read a list
@@ -102,7 +104,7 @@ class Play:
             while (done := self._worker.handled(CONTENT_LANE, topic)) < len(items):
                 if time.monotonic() > deadline:
                     raise PenchantError(
-                        "The worker has not embedded the catalogue in time", hint="worker.log says why."
+                        "The worker has not embedded the catalogue in time", hint="worker.log may say why."
                     )
                 doing.update(f"The worker loads its encoders, and embeds the catalogue: {done} of {len(items)} items")
                 time.sleep(POLL_S)
@@ -138,13 +140,23 @@ class Play:
                 return False
             return any(position.topic == cause for position in found.inputs)
 
-        heard = self._listener.wait(follows, since=since, timeout_s=LIST_TIMEOUT_S)
-        if heard is None:
-            self._worker.check()
-            raise PenchantError(f"No list came within {LIST_TIMEOUT_S:g} s of an event", hint="worker.log says why.")
+        heard = self._hear(follows, since)
         latency_ms = heard.at_ms - sent_ms
         self._latencies_ms[CLICK if is_click else CONTENT].append(latency_ms)
         return heard.list, latency_ms
+
+    def _hear(self, wanted: Callable[[Recommendations], bool], since: int) -> Heard:
+        """The first list wanted, from the one numbered `since` on.
+
+        Raises:
+            PenchantError: the worker has ended, or none comes.
+        """
+        deadline = time.monotonic() + LIST_TIMEOUT_S
+        while (heard := self._listener.wait(wanted, since=since, timeout_s=1.0)) is None:
+            self._worker.check()
+            if time.monotonic() > deadline:
+                raise PenchantError(f"No list came within {LIST_TIMEOUT_S:g} s", hint="worker.log may say why.")
+        return heard
 
     def _send(self, event: Click | Post | MediaUpload) -> None:
         self._publisher.send(event)
@@ -170,13 +182,7 @@ class Play:
                     time.sleep(pause_s)
             self._publisher.flush()
             self._worker.await_ready()
-            back = self._listener.wait(
-                lambda found: found.timings is not None and found.timings.ranked > killed_ms,
-                since=since,
-                timeout_s=RETURN_TIMEOUT_S,
-            )
-            if back is None:
-                raise PenchantError("The worker, started again, publishes nothing", hint="worker.log says why.")
+            back = self._hear(lambda found: found.timings is not None and found.timings.ranked > killed_ms, since)
             doing.update("The worker catches up")
             self._await_drained(burst)
             doing.update("The worker has caught up")
@@ -209,8 +215,8 @@ class Play:
                     del waiting[user]
             time.sleep(POLL_S)
 
-    def _verdict(self, burst: Burst, kill_after: int, away_s: float, result: Comparison) -> Table:
-        table = Table.grid(padding=(0, 3, 0, 2))
+    def _verdict(self, burst: Burst, kill_after: int, away_s: float, result: Comparison) -> Padding:
+        table = Table.grid(padding=(0, 3))
         table.add_row("events sent", f"{burst.events}, {burst.twice} of them twice")
         table.add_row("worker killed (-9)", f"after {kill_after} of {len(burst.sends)} records")
         table.add_row("worker restarted", f"first list {away_s:.1f} s after the kill; events flowed on meanwhile")
@@ -219,18 +225,18 @@ class Play:
         )
         for name, count in (("lost", result.lost), ("counted twice", result.twice), ("altered", result.altered)):
             table.add_row(Text(name, "bold"), Text(str(count), "bold red" if count else "bold green"))
-        return table
+        return Padding(table, INDENT)
 
-    def _latency_table(self) -> Table:
-        table = Table(box=None, padding=(0, 3, 0, 2), pad_edge=False, header_style="bold")
-        table.add_column("  after", no_wrap=True)
+    def _latency_table(self) -> Padding:
+        table = Table(box=None, padding=(0, 3), pad_edge=False, header_style="bold")
+        table.add_column("after", no_wrap=True)
         for name in ("p50", "p99", "lists"):
             table.add_column(name, justify="right", no_wrap=True)
         for name, found in self._latencies_ms.items():
             if found:
                 p50, p99 = (milliseconds(percentile(found, share)) for share in (0.5, 0.99))
-                table.add_row(f"  {name}", p50, p99, str(len(found)))
-        return table
+                table.add_row(name, p50, p99, str(len(found)))
+        return Padding(table, INDENT)
 
 
 def now_ms() -> int:

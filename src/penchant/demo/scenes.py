@@ -51,7 +51,7 @@ def build_scenes(now_ms: int) -> list[Scene]:
             title="Ann clicks",
             story="With each, what is near to it moves up. The order minds variety, too: scores need not fall.",
             steps=(
-                clicks.step("ann", "sea-02", ClickAction.CLICK, "clicks “The keeper's last lamp”"),
+                clicks.step("ann", "sea-01", ClickAction.CLICK, "clicks “Harbour at slack water”"),
                 clicks.step("ann", "sea-08", ClickAction.SAVE, "saves “North Sea crossing”"),
                 clicks.step("ann", "sea-03", ClickAction.LIKE, "likes “Reading waves”"),
             ),
@@ -108,7 +108,7 @@ def build_scenes(now_ms: int) -> list[Scene]:
             story="Now words speak beside the picture: what has both rises above what is a picture alone.",
             steps=(
                 Step(
-                    "posts: “Three passes in two days, ropes on the glacier …”",
+                    "posts: “Three passes in two days …”",
                     Post(
                         event_id="cleo-post",
                         user_id="cleo",
@@ -116,7 +116,7 @@ def build_scenes(now_ms: int) -> list[Scene]:
                         "long hike of the summer.",
                         at=now_ms + 1,
                     ),
-                    "“Three passes in …”",
+                    "“Three passes …”",
                 ),
             ),
         ),
@@ -126,15 +126,15 @@ def build_scenes(now_ms: int) -> list[Scene]:
             story="A search says something about him and is shown to nobody. His list serves both interests.",
             steps=(
                 Step(
-                    "searches for “programming old 8-bit home computers”",
+                    "searches for “programming 8-bit home computers”",
                     Post(
                         event_id="dev-search",
                         user_id="dev",
-                        text="programming old 8-bit home computers",
+                        text="programming 8-bit home computers",
                         at=now_ms + 1,
                         recommendable=False,
                     ),
-                    "“programming old 8-bit …”",
+                    "“programming 8-bit …”",
                 ),
             ),
         ),

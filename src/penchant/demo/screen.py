@@ -17,8 +17,8 @@ from penchant.streams.events import Because, Recommendations, Recommended
 __all__ = ["Board", "Screen", "milliseconds", "percentile"]
 
 PLAIN_WIDTH = 100
-ROWS = 6
-BAR = 13
+ROWS = 8
+BAR = 12
 COLOURS = {"text": "cyan", "image": "green", "audio": "magenta"}
 BLOCKS = {"text": "█", "image": "▓", "audio": "▒"}  # told apart without colours, too
 PAST = {
@@ -46,8 +46,8 @@ class Screen:
             self._console = Console(markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH)
 
     def say(self, text: str, style: str = "") -> None:
-        """A line."""
-        self._console.print(text, style=style)
+        """A line, which is not broken: it may hold a path."""
+        self._console.print(text, style=style, soft_wrap=True)
 
     def show(self, *parts: RenderableType) -> None:
         """Anything, one below the other."""
@@ -131,8 +131,10 @@ class Board:
 
     def follow(self, found: Recommendations, latency_ms: float) -> None:
         """The list that followed, and how soon."""
-        line = Text(f"  {self._scene.user.capitalize()} {self._now}  ")
-        line.append(f"→ new list after {milliseconds(latency_ms)}", "green")
+        line = Text(f"  {self._scene.user.capitalize()} {self._now}  ", no_wrap=True, overflow="ellipsis")
+        line.append(f"→ list after {milliseconds(latency_ms)}", "green")
+        if found.items:
+            line.append(f", led by “{self._title(found.items[0].item_id)}”", "green")
         self._done.append(line)
         self._now = ""
         self._list = found
@@ -147,20 +149,25 @@ class Board:
         return Group(*parts)
 
     def _table(self, found: Recommendations) -> Table:
+        name = self._scene.user.capitalize()
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", expand=True)
-        table.add_column("  for " + self._scene.user.capitalize(), ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(f"  for {name}", ratio=6, no_wrap=True, overflow="ellipsis")
         table.add_column("score", justify="right", no_wrap=True)
-        table.add_column("and its parts", no_wrap=True, width=BAR)
-        table.add_column("", no_wrap=True)
-        table.add_column("because " + self._scene.user.capitalize(), ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column("of which", no_wrap=True, width=BAR)
+        for modality, colour in COLOURS.items():
+            table.add_column(Text(modality, colour), justify="right", no_wrap=True)
+        table.add_column(f"because {name}", ratio=5, no_wrap=True, overflow="ellipsis", style="dim")
         for place, item in enumerate(found.items[:ROWS], 1):
-            title = self._titles.get(item.item_id, item.item_id)
+            parts = [Text(share(item.by_modality.get(modality, 0)), colour) for modality, colour in COLOURS.items()]
             because = self._because(item.because[0]) if item.because else ""
-            table.add_row(f"  {place}. {title}", f"{item.score:.2f}", bar(item), shares(item), Text(because, "dim"))
+            table.add_row(f"  {place}. {self._title(item.item_id)}", f"{item.score:.2f}", bar(item), *parts, because)
         return table
 
+    def _title(self, item_id: str) -> str:
+        return self._titles.get(item_id, item_id)
+
     def _because(self, why: Because) -> str:
-        return f"{PAST.get(why.action, why.action)} {self._titles.get(why.item_id, why.item_id)}"
+        return f"{PAST.get(why.action, why.action)} {self._title(why.item_id)}"
 
 
 def bar(item: Recommended) -> Text:
@@ -171,14 +178,9 @@ def bar(item: Recommended) -> Text:
     return drawn
 
 
-def shares(item: Recommended) -> Text:
-    """The parts of a score that can be seen in two digits."""
-    said = Text()
-    for modality, part in item.by_modality.items():
-        if round(part, 2):
-            said.append(f"{modality} {part:.2f}  ", COLOURS.get(modality, ""))
-    said.rstrip()
-    return said
+def share(part: float) -> str:
+    """A part of a score in two digits; nothing where they would be zero."""
+    return f"{part:.2f}".replace("0.", ".") if round(part, 2) else ""
 
 
 def milliseconds(value: float) -> str:

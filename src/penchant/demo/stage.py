@@ -39,8 +39,8 @@ from penchant.settings import (
     StoreSettings,
     WorkerSettings,
 )
-from penchant.streams.client import Subscriber
 from penchant.streams.events import Recommendations
+from penchant.streams.subscriber import Subscriber
 
 __all__ = [
     "Heard",
@@ -182,6 +182,7 @@ class Worker:
         """Starts the process."""
         command = [sys.executable, "-m", "penchant.cli", "--config", str(self._config), "worker"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PENCHANT_")}
+        environment["TMPDIR"] = str(self._config.parent)  # some libraries leave things behind
         with self._log_file.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  the command is ours
                 ["/bin/sh", "-c", GUARD, "sh", *command],
