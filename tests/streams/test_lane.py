@@ -303,7 +303,7 @@ async def test_a_slow_topic_is_paused_and_holds_up_no_other(quick, lane_of):
         await send(quick, Topic.POSTS, range(start, start + 100))
         await until(lambda end=start + 100: len(running.scribe.handled) == end, running=[running])
         assert running.lane._inboxes[clicks].qsize() <= INBOX_BATCHES + 1
-    assert {source[0] for source in running.lane._paused} == {clicks}
+    await until(lambda: {source[0] for source in running.lane._paused} == {clicks}, running=[running])
     gate.set()
     await until(lambda: len(running.scribe.handled) == 2_300, running=[running])
     await running.stop()
