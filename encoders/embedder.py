@@ -169,8 +169,7 @@ class Embedder:
     def _load(self) -> Encoders:
         """The encoders; runs in the device's thread alone, so that they are loaded once."""
         if self._encoders is None:
-            if self._settings.threads:
-                extra("torch").set_num_threads(self._settings.threads)
+            extra("torch").set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) - 1))
             self._encoders = Encoders(
                 text=MiniLM(),
                 image=ColourShape(max_pixels=self._settings.max_pixels),
