@@ -133,7 +133,9 @@ class EncoderSettings(Section):
     max_media_bytes: int = Field(default=8 * 2**20, ge=1, description="of one picture or sound")
     max_pixels: int = Field(default=40_000_000, ge=1, description="of one picture")
     max_audio_s: Positive = Field(default=60.0, description="how long a sound may be")
-    threads: int = Field(default=0, ge=0, description="of the forward passes; 0: one less than there are cores, and at least one")
+    threads: int = Field(
+        default=0, ge=0, description="of the forward passes; 0: one less than there are cores, and at least one"
+    )
 
 
 class WorkerSettings(Section):
