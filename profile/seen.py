@@ -40,6 +40,9 @@ class SeenItems(Struct, frozen=True):
             raise ValueError(f"filters of {self.size} and {other.size} bits cannot be joined")
         return SeenItems(self.size, self.bits | other.bits)
 
+    def __repr__(self) -> str:
+        return f"SeenItems(size={self.size}, ones={self.bits.bit_count()})"  # Python refuses to print so long a number
+
     def __contains__(self, item: str) -> bool:
         wanted = mask(item, self.size)
         return self.bits & wanted == wanted
