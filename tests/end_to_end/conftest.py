@@ -311,16 +311,17 @@ class Stage:
         group = self.settings.prefixed(INPUTS[lane][0])
         starts = [TopicPartition(part.topic, part.partition, 0) for part in self.partitions([topic])]
         deadline = time.monotonic() + 60
-        while True:  # a static member is in the group until its session is over
+        while True:
+            asked = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, starts)])
             try:
-                asked = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, starts)])
-                assert not any(part.error for part in asked[group].result().topic_partitions)
-            except KafkaException:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-            else:
+                errors = [part.error for part in asked[group].result(30).topic_partitions if part.error]
+            except KafkaException as error:
+                errors = [error]
+            if not errors:
                 return
+            # A static member is in its group until its session is over.
+            assert time.monotonic() < deadline, errors
+            time.sleep(0.5)
 
     def read(self, topic: Topic) -> list[Record]:
         """All that a reader of committed records finds on a topic."""
@@ -382,7 +383,6 @@ def new_stage(broker: LocalBroker, folder: Path, **sections: Mapping[str, Any]) 
         namespace=f"e{secrets.token_hex(4)}",
         data_dir=folder / "data",
         **{
-            "worker": {"http_port": 0},
             **sections,
             "kafka": {
                 "bootstrap_servers": broker.bootstrap_servers,
