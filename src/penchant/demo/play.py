@@ -31,7 +31,7 @@ POLL_S = 0.1
 INDENT = (0, 0, 0, 2)
 
 STEP_PAUSE_S = 0.8  # between what a user does, to see the list change
-SCENE_PAUSE_S = 2.0  # to read a list
+SCENE_PAUSE_S = 1.5  # to read a list
 BURST_S = 4.0  # over which the proof's events are sent
 KILL_AFTER = 0.35  # of them
 RUSH = 60  # sent without a pause just before, so that the worker is at work when it is killed
@@ -132,13 +132,12 @@ class Play:
         since, sent_ms = len(self._listener.heard), time.time_ns() / 1e6
         self._send(event)
 
-        # A list that follows a post at once knows nothing of its content: that counts as soon as it is embedded.
-        cause = self._settings.prefixed(Topic.CLICKS if is_click else Topic.ITEM_READY)
-
         def follows(found: Recommendations) -> bool:
             if found.user_id != event.user_id or found.timings is None or found.timings.recorded < int(sent_ms):
                 return False
-            return any(position.topic == cause for position in found.inputs)
+            # A list may come before a post's content is embedded, and knows nothing of it: one that does gives it as
+            # a reason. The script's users have so few events by then that each is among the reasons of some item.
+            return is_click or any(why.event_id == event.event_id for item in found.items for why in item.because)
 
         heard = self._hear(follows, since)
         latency_ms = heard.at_ms - sent_ms

@@ -139,6 +139,10 @@ def own_settings(settings: Settings, folder: Path, broker: LocalBroker) -> tuple
     encoders = {"threads": settings.encoders.threads}
     plain = {"data_dir": str(folder), "log_level": settings.log_level}
     sections = {"kafka": kafka, "recommend": recommend, "worker": worker, "encoders": encoders}
+    # Tansu tells the first record of a partition's last batch for its last: with one record a batch both are the same.
+    options: dict[str, Any] = {} if broker.engine == "kafka" else {"batch.num.messages": 1}
+    if options:
+        sections["kafka.options"] = {json.dumps(name): value for name, value in options.items()}
     file = folder / "penchant.toml"
     file.write_text(toml(plain) + "".join(f"\n[{name}]\n{toml(section)}" for name, section in sections.items()))
     own = settings.model_copy(
@@ -146,7 +150,7 @@ def own_settings(settings: Settings, folder: Path, broker: LocalBroker) -> tuple
             "namespace": "",
             "data_dir": folder,
             "id_key": Settings.model_fields["id_key"].default,
-            "kafka": KafkaSettings(**kafka),
+            "kafka": KafkaSettings(**kafka, options=options),
             "store": StoreSettings(),
             "encoders": EncoderSettings(**encoders),
             "fusion": FusionSettings(),
