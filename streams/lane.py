@@ -46,6 +46,7 @@ MOST_DUE = 256
 IDENTITY_CHECK_S = 2.0
 BACKOFF_S = (0.1, 5.0)
 ASSIGN_TIMEOUT_S = 30.0
+END_UNKNOWN = 2**63 - 1
 
 T = TypeVar("T")
 
@@ -377,6 +378,9 @@ class Lane:
             found: dict[SourceKey, PartitionLog] = {}
             for partition in committed:
                 low, high = consumer.get_watermark_offsets(partition, ASSIGN_TIMEOUT_S, cached=False)
+                if not self._settings.kafka.transactions:
+                    # Perhaps the embedded broker, which tells the start of the last batch for its end.
+                    high = END_UNKNOWN
                 found[partition.topic, partition.partition] = PartitionLog(
                     topic_id=identities[partition.topic].id,
                     low=low,
