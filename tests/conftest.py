@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from penchant.broker import BrokerNotInstalled, LocalBroker
 from penchant.settings import Settings, load_settings
 from penchant.streams.topics import create_topics
+
+# A shell that starts something in the background has it ignore interrupts, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
