@@ -1,6 +1,7 @@
 """The records that lanes take in and give out."""
 
 from collections.abc import Mapping, Sequence
+from operator import methodcaller
 from typing import cast
 
 from confluent_kafka import Message
@@ -9,6 +10,10 @@ from msgspec import Struct
 __all__ = ["Output", "Record", "SourceKey", "record_of"]
 
 SourceKey = tuple[str, int]  # topic, partition
+
+# Of a name that is no UTF-8 the client sets an error and returns a list with a hole all the same. A call from C checks
+# for that and raises; the interpreter's own call of a method, once it has specialised it, does not, and falls into it.
+READ_HEADERS = methodcaller("headers")
 
 
 class Record(Struct, frozen=True, kw_only=True, gc=False):
@@ -53,7 +58,7 @@ def record_of(message: Message) -> Record:
 def headers_of(message: Message) -> Sequence[tuple[str, str | bytes | None]]:
     """A message's headers; none where a name is no UTF-8, for the client cannot read those."""
     try:
-        return cast("Sequence[tuple[str, str | bytes | None]]", message.headers() or ())
+        return cast("Sequence[tuple[str, str | bytes | None]]", READ_HEADERS(message) or ())
     except (SystemError, UnicodeDecodeError):
         return ()
 
