@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from mode.threads import WorkerThread
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from msgspec import Struct
 
@@ -33,6 +35,21 @@ class Job(Struct, frozen=True, eq=False):
 
     batch: Batch
     outcome: asyncio.Future[Handled]
+
+
+class DaemonThread(WorkerThread):  # type: ignore[misc]  # mode ships no types
+    """A thread that no process waits for at its end.
+
+    Stopping Faust while it starts may leave the thread of its consumer running, for ever: one that has not reported
+    itself started is not told to stop.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.daemon = True
+
+
+AIOKafkaConsumerThread.Worker = DaemonThread
 
 
 class BatchChannel(faust.Channel):  # type: ignore[misc]  # faust ships no types
