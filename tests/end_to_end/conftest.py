@@ -7,6 +7,7 @@ offsets, records that a reader of committed ones sees, and the store once the wo
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -31,7 +32,7 @@ from penchant.profile.profiles import Profile
 from penchant.settings import Settings, load_settings
 from penchant.streams import content, interest
 from penchant.streams.codec import decode
-from penchant.streams.connection import open_admin, producer_options
+from penchant.streams.connection import common_options, open_admin, producer_options
 from penchant.streams.events import Recommendations
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.records import Output, Record
@@ -50,6 +51,8 @@ INPUTS = {content.LANE: (content.GROUP, content.TOPICS), interest.LANE: (interes
 WITH_MARKERS = frozenset({Topic.ITEM_READY})
 
 MEASURED: list[str] = []
+
+log = logging.getLogger("tests.kafka")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -200,6 +203,14 @@ class Stage:
         self._onlookers: dict[str, Consumer] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for consumer in self._onlookers.values():
+            consumer.close()
+        self._onlookers.clear()
+
     def with_settings(self, **sections: Mapping[str, Any]) -> "Stage":
         """The same namespace with other values in some sections of the settings."""
         update = {
@@ -279,12 +290,8 @@ class Stage:
     def onlooker(self, group: str) -> Consumer:
         """A client that may ask for a group's offsets, and is no member of it."""
         if group not in self._onlookers:
-            options = {
-                "bootstrap.servers": self.settings.kafka.bootstrap_servers,
-                "group.id": self.settings.prefixed(group),
-                "enable.auto.commit": False,
-            }
-            self._onlookers[group] = Consumer(options)
+            options = {"group.id": self.settings.prefixed(group), "enable.auto.commit": False}
+            self._onlookers[group] = Consumer({**common_options(self.settings), **options}, logger=log)
         return self._onlookers[group]
 
     def lag(self, *lanes: str, topics: Iterable[Topic] = Topic) -> int:
@@ -398,7 +405,7 @@ def new_stage(broker: LocalBroker, folder: Path, **sections: Mapping[str, Any]) 
 
 @pytest.fixture(scope="session")
 def make_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stage]:
-    """Makes stages on a given broker, with settings by section."""
+    """Makes stages on a given broker, with settings by section; each is a context manager."""
 
     def make(broker: LocalBroker, **sections: Mapping[str, Any]) -> Stage:
         return new_stage(broker, tmp_path_factory.mktemp("stage"), **sections)
@@ -409,4 +416,5 @@ def make_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stage]
 @pytest.fixture
 def stage(kafka: LocalBroker, make_stage: Callable[..., Stage]) -> Iterator[Stage]:
     """A stage of this test's own on the session's Kafka."""
-    return make_stage(kafka)
+    with make_stage(kafka) as found:
+        yield found

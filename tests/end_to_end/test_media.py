@@ -77,7 +77,8 @@ def share(stage, folder, corpus):
 @pytest.fixture(scope="module")
 def stage(kafka, make_stage):
     """A stage whose users have shared media, once a worker has seen them."""
-    return make_stage(kafka)
+    with make_stage(kafka) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -125,15 +125,16 @@ class Replay:
 @pytest.fixture(scope="module")
 def replay(kafka, make_stage, shared_data, measured) -> Iterator[Replay]:
     """The catalogue embedded once; nobody has rated anything yet, and no worker runs."""
-    found = Replay(make_stage(kafka, worker={"content_batch_records": 512}), shared_data / "movielens-small")
-    started = time.monotonic()
-    assert found.send_catalogue() == ITEMS
-    with found.stage.worker("content") as worker:
-        found.stage.await_settled(worker, "content")
-        measured(f"{ITEMS} films embedded in {time.monotonic() - started:.0f} s, start of the worker included")
-        assert worker.stop() == 0
-    assert len(found.clicks) == EVENTS
-    return found
+    with make_stage(kafka, worker={"content_batch_records": 512}) as stage:
+        found = Replay(stage, shared_data / "movielens-small")
+        started = time.monotonic()
+        assert found.send_catalogue() == ITEMS
+        with stage.worker("content") as worker:
+            stage.await_settled(worker, "content")
+            measured(f"{ITEMS} films embedded in {time.monotonic() - started:.0f} s, start of the worker included")
+            assert worker.stop() == 0
+        assert len(found.clicks) == EVENTS
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,16 @@ from confluent_kafka import TopicPartition
 
 from penchant.broker import LocalBroker
 from penchant.streams.codec import encode
-from penchant.streams.events import Click
+from penchant.streams.dead_letters import DeadLetter
+from penchant.streams.events import Click, Media, Post
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic, create_topics, describe_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
 USERS = 100
-MANY, FEW = 60_000, 2_000
+MANY, FEW, POSTS = 60_000, 2_000, 600
+NEWEST = 192
 REFUSED = 2
 
 
@@ -28,7 +30,7 @@ def clicks(stage, count, *, first=0, users=USERS):
         yield Output(topic=topic, key=user.encode(), value=encode(click))
 
 
-def newest(count, *, first=0, users=USERS, limit=192):
+def newest(count, *, first=0, users=USERS, limit=NEWEST):
     """What each user's signals must be: the newest of those that `clicks` makes, by event id."""
     events = {f"u{user}": [] for user in range(min(users, count))}
     for number in range(first, first + count):
@@ -141,30 +143,58 @@ def test_a_gap_that_retention_tore_is_reported(stage):
     assert len(after) == FEW - gone
 
 
+def test_a_crash_while_embedding(stage):
+    """A killed content lane embeds on: every post is an item, each bad picture one dead letter, and nobody waits."""
+    topic = stage.topic(Topic.POSTS)
+    outputs = []
+    for number in range(POSTS):
+        media = (Media(kind="image", data=b"no picture"),) if number % 10 == 0 else ()
+        user = f"u{number % USERS}"
+        post = Post(event_id=f"e{number}", user_id=user, text=f"a note about subject {number}", media=media)
+        outputs.append(Output(topic=topic, key=user.encode(), value=encode(post)))
+    places = stage.send(outputs)
+    with stage.worker("content") as worker:
+        worker.await_that(lambda: worker.metric("penchant_records_total", lane="content"), "it is in mid-stream")
+        worker.kill()
+    assert stage.lag("content") > 0
+    with stage.worker() as worker:
+        stage.await_settled(worker)
+        assert worker.stop() == 0
+    snapshot = stage.snapshot()
+    assert events_of(snapshot) == newest(POSTS)
+    assert not any(profile.awaits for profile in snapshot.profiles.values())
+    items = {signal.item_id for profile in snapshot.profiles.values() for signal in profile.state.signals}
+    assert all(item.listed for item in stage.snapshot(items).items.values())
+    letters = sorted(
+        (letter.topic, letter.partition, letter.offset)
+        for letter in map(DeadLetter.read, stage.read(Topic.DEAD_LETTERS))
+    )
+    assert letters == sorted(places[::10])
+
+
 @pytest.mark.parametrize(
     "kafka_settings", [{"transactions": False}, {"group_protocol": "consumer"}], ids=["at-least-once", "kip-848"]
 )
 def test_other_ways_to_talk_to_kafka(kafka, make_stage, kafka_settings):
     """Without transactions, and with the consumer protocol, a crash and an orderly stop lose nothing either."""
-    stage = make_stage(kafka, kafka=kafka_settings)
-    stage.send(clicks(stage, MANY), timestamps=range(now() - MANY, now()))
-    with stage.worker("interest") as worker:
-        worker.await_that(lambda: applied(worker) > 0, "it is in mid-stream")
-        worker.kill()
-    with stage.worker("interest") as worker:
-        worker.await_that(lambda: applied(worker) > 0, "it goes on")
-        assert worker.stop() == 0
-    with stage.worker("interest") as worker:
-        stage.await_settled(worker, "interest")
-        assert worker.stop() == 0
-    check(stage, newest(MANY))
+    with make_stage(kafka, kafka=kafka_settings) as stage:
+        stage.send(clicks(stage, MANY), timestamps=range(now() - MANY, now()))
+        with stage.worker("interest") as worker:
+            worker.await_that(lambda: applied(worker) > 0, "it is in mid-stream")
+            worker.kill()
+        with stage.worker("interest") as worker:
+            worker.await_that(lambda: applied(worker) > 0, "it goes on")
+            assert worker.stop() == 0
+        with stage.worker("interest") as worker:
+            stage.await_settled(worker, "interest")
+            assert worker.stop() == 0
+        check(stage, newest(MANY))
 
 
 def test_a_broker_that_goes_and_comes_back(kafka, make_stage, tmp_path):
     """A worker lives through a restart of its broker in mid-stream, and loses nothing."""
-    with LocalBroker.start(tmp_path / "broker", port=0, engine="kafka") as broker:
+    with LocalBroker.start(tmp_path / "broker", port=0, engine="kafka") as broker, make_stage(broker) as stage:
         port = int(broker.bootstrap_servers.rpartition(":")[2])
-        stage = make_stage(broker)
         stage.send(clicks(stage, MANY), timestamps=range(now() - MANY, now()))
         with stage.worker("interest") as worker:
             worker.await_that(lambda: applied(worker) > 0, "it is in mid-stream")
