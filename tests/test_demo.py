@@ -152,6 +152,25 @@ def test_no_process_outlives_a_killed_demo(launch: Launch):
     demo.await_alone()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_that_strikes_in_a_destructor_ends_the_demo_all_the_same(
+    number: signal.Signals, expected: type[BaseException]
+):
+    """The exception that it raised there is lost; whatever waits raises it again."""
+
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    with stage.Ending() as ending:
+        ending.check()
+        Closing()
+        with pytest.raises(expected):
+            ending.check()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_without_the_encoders_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     """A missing part is named before anything is started, with the command that installs it."""
     monkeypatch.setattr(stage, "ENCODER_MODULES", ("json", "no_such_encoder"))

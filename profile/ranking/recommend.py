@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from penchant.profile.cache import Content, ItemVectors
 from penchant.profile.identity import Identity
-from penchant.profile.interest import Horizons, signal_parts
+from penchant.profile.interest import Horizons, interest_views, signal_parts
 from penchant.profile.items import Candidate, Items
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.diversity import mmr
@@ -117,9 +117,14 @@ class Ranker:
         if not present:
             return ()
         vectors = content.vectors[[content.rows[item_id] for item_id in present]]
-        relevance = vectors @ profile.interest
+        # An item of the user's may have changed since the stored view was made. Scores and their reasons must be of
+        # one reading of the items, so the view is made anew from this one.
+        state = profile.state
+        views = interest_views([state.signals], [state.as_of], content.rows, content.vectors, self._horizons)
+        interest = views.interest[0]
+        relevance = vectors @ interest
         chosen = mmr(relevance, vectors, count=self._count, relevance_share=self._relevance_share)
-        parts = self._items.space.parts(profile.interest, vectors[chosen])
+        parts = self._items.space.parts(interest, vectors[chosen])
         reasons = self._reasons_for(profile, content, vectors[chosen])
         names = [part.name for part in self._items.space.slices]
         return tuple(

