@@ -1,19 +1,23 @@
-"""What tests share: one real Kafka a session, settings with a namespace of their own, and the shared data."""
+"""What tests share: one real Kafka a session, stages on it, settings with a namespace of their own, shared data."""
 
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penchant.broker import BrokerNotInstalled, LocalBroker
 from penchant.settings import Settings, load_settings
 from penchant.streams.topics import create_topics
+from tests.stage import Stage, new_stage
 
 # A shell that starts something in the background has it ignore interrupts, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+MEASURED: list[str] = []
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -60,3 +64,34 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"there is no {SHARED_DATA}")
     return SHARED_DATA
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Shows what the tests measured: figures that the documentation states."""
+    if MEASURED:
+        terminalreporter.section("measured")
+        for line in MEASURED:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def measured() -> Callable[[str], None]:
+    """Notes a figure for the end of the test run."""
+    return MEASURED.append
+
+
+@pytest.fixture(scope="session")
+def make_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stage]:
+    """Makes stages on a given broker, with settings by section; each is a context manager."""
+
+    def make(broker: LocalBroker, **sections: Mapping[str, Any]) -> Stage:
+        return new_stage(broker, tmp_path_factory.mktemp("stage"), **sections)
+
+    return make
+
+
+@pytest.fixture
+def stage(kafka: LocalBroker, make_stage: Callable[..., Stage]) -> Iterator[Stage]:
+    """A stage of this test's own on the session's Kafka."""
+    with make_stage(kafka) as found:
+        yield found

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: worker processes, and a view of the broker and the store from outside.
+"""A stage: one namespace on a broker, worker processes on it, and a view of both from outside.
 
 A worker is a process of its own here, started by the command line and told everything by its environment, because
 that is what is killed, stopped and restarted in earnest. What it did is judged by what it left behind: committed
@@ -15,13 +15,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import httpx
 import numpy as np
-import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
@@ -50,23 +49,7 @@ INPUTS = {content.LANE: (content.GROUP, content.TOPICS), interest.LANE: (interes
 # Written in transactions too, whose markers take offsets that nobody commits.
 WITH_MARKERS = frozenset({Topic.ITEM_READY})
 
-MEASURED: list[str] = []
-
 log = logging.getLogger("tests.kafka")
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Shows what the tests measured: figures that the documentation states."""
-    if MEASURED:
-        terminalreporter.section("measured")
-        for line in MEASURED:
-            terminalreporter.line(line)
-
-
-@pytest.fixture(scope="session")
-def measured() -> Callable[[str], None]:
-    """Notes a figure for the end of the test run."""
-    return MEASURED.append
 
 
 class Place(NamedTuple):
@@ -401,20 +384,3 @@ def new_stage(broker: LocalBroker, folder: Path, **sections: Mapping[str, Any]) 
     )
     create_topics(settings)
     return Stage(settings, folder)
-
-
-@pytest.fixture(scope="session")
-def make_stage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stage]:
-    """Makes stages on a given broker, with settings by section; each is a context manager."""
-
-    def make(broker: LocalBroker, **sections: Mapping[str, Any]) -> Stage:
-        return new_stage(broker, tmp_path_factory.mktemp("stage"), **sections)
-
-    return make
-
-
-@pytest.fixture
-def stage(kafka: LocalBroker, make_stage: Callable[..., Stage]) -> Iterator[Stage]:
-    """A stage of this test's own on the session's Kafka."""
-    with make_stage(kafka) as found:
-        yield found
