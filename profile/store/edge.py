@@ -9,9 +9,14 @@ Searches compare with every point: exact, and linear in their number (1 to 3 ms 
 
 An acknowledged write survives the death of the process, for it is in the write-ahead log; only `flush` puts it
 on the disk for good. The engine shortens that log when it flushes, hence also after every so many points.
+
+The engine maps its files into memory, so a disk that fills up under it ends the process (SIGBUS): writes are refused
+while there is still some room. And after a write that failed its log takes no more: the shard is loaded anew.
 """
 
 import asyncio
+import contextlib
+import errno
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +55,7 @@ __all__ = ["EdgeStore"]
 WRITE_SLICE = 64  # points: 10 to 30 ms of the interpreter's lock
 READ_SLICE = 64  # points, likewise
 SEARCH_SLICE = 8  # queries: 10 to 25 ms at 5,000 points
+LEAST_FREE = 128 * 2**20  # bytes: several times what the engine may add between two looks, a log's segments included
 FLUSH_POINTS = 4_096  # the log holds some 40 to 100 MB by then, and flushing takes a tenth of a second
 
 INDEX_TYPES = {
@@ -88,7 +94,7 @@ class EdgeStore:
                 self.take_folder()
             for layout in layouts:
                 if layout.name not in self.collections:
-                    self.collections[layout.name] = await self.run(open_collection, self.folder, layout)
+                    self.collections[layout.name] = await self.run(Collection, self.folder / layout.name, layout)
         except BaseException:
             await self.release()
             raise
@@ -139,10 +145,10 @@ class EdgeStore:
         payload: Sequence[str] | bool = True,
     ) -> dict[UUID, Point]:
         """The points that exist among `ids`, with the payload fields and vectors named."""
-        shard = self.collections[collection].shard
+        target = self.collections[collection]
         found: dict[UUID, Point] = {}
         for part in slices(ids, READ_SLICE):
-            records = await self.run(shard.retrieve, list(part), fields(payload), list(vectors))
+            records = await self.run(target.retrieve, list(part), fields(payload), list(vectors))
             found.update((point.id, point) for point in map(to_point, records))
         return found
 
@@ -172,7 +178,7 @@ class EdgeStore:
         payload: Sequence[str] | bool = True,
     ) -> list[list[Scored]]:
         """For each query the `limit` points of largest dot product, best first."""
-        shard = self.collections[collection].shard
+        target = self.collections[collection]
         found: list[list[Scored]] = []
         for part in slices(queries, SEARCH_SLICE):
             requests = [
@@ -184,7 +190,7 @@ class EdgeStore:
                 )
                 for query, where in part
             ]
-            answers = await self.run(shard.query_batch, edge.QueryBatchRequest(requests))
+            answers = await self.run(target.query, edge.QueryBatchRequest(requests))
             found.extend([to_scored(hit) for hit in hits] for hits in answers)
         return found
 
@@ -198,7 +204,7 @@ class EdgeStore:
         page: int = 256,
     ) -> AsyncIterator[Point]:
         """All points that pass `where`, in no particular order."""
-        shard = self.collections[collection].shard
+        target = self.collections[collection]
         following: PointId | None = None
         while True:
             request = edge.ScrollRequest(
@@ -208,7 +214,7 @@ class EdgeStore:
                 with_payload=fields(payload),
                 with_vector=list(vectors),
             )
-            records, following = await self.run(shard.scroll, request)
+            records, following = await self.run(target.scroll, request)
             for record in records:
                 yield to_point(record)
             if following is None:
@@ -217,7 +223,7 @@ class EdgeStore:
     async def count(self, collection: str, where: SearchFilter) -> int:
         """How many points pass `where`."""
         request = edge.CountRequest(exact=True, filter=to_filter(where))
-        return await self.run(self.collections[collection].shard.count, request)
+        return await self.run(self.collections[collection].count, request)
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """Runs a call in the engine's thread.
@@ -228,8 +234,7 @@ class EdgeStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self.engine, call, *arguments)
         except Exception as error:
-            # The engine raises bare exceptions for whatever happens within it, and typed ones for a caller's mistakes.
-            if type(error) is not Exception and not isinstance(error, OSError):
+            if not is_engines(error):
                 raise
             raise StoreUnavailable(
                 f"The embedded store failed: {error}", hint=f"See that the disk of {self.folder} has space and works."
@@ -237,12 +242,55 @@ class EdgeStore:
 
 
 class Collection:
-    """One shard with its layout. Its methods run in the engine's thread alone."""
+    """One shard with its layout. Its methods run in the engine's thread alone.
 
-    def __init__(self, shard: edge.EdgeShard, layout: CollectionLayout) -> None:
-        self.shard = shard
+    Args:
+        path: the shard's folder; created where it is missing.
+        layout: what it must hold.
+
+    Raises:
+        LayoutMismatch: it holds something else.
+    """
+
+    def __init__(self, path: Path, layout: CollectionLayout) -> None:
+        self.path = path
         self.layout = layout
         self.unflushed = 0
+        if not path.exists():
+            check_space(path.parent)
+            create_shard(path, layout)
+        self.loaded: edge.EdgeShard | None = None
+        try:
+            held = [to_point(record).payload for record in self.retrieve([META_ID], True, [])]  # noqa: FBT003  all of it
+            check_layout(layout, held=held[0] if held else None, dimensions=held[0]["vectors"] if held else {})
+            create_indexes(self.shard, layout)
+        except BaseException:
+            self.give_up()
+            raise
+
+    @property
+    def shard(self) -> edge.EdgeShard:
+        """The shard, loaded anew after a write that failed."""
+        if self.loaded is None:
+            check_space(self.path)
+            self.loaded = edge.EdgeShard.load(str(self.path))
+        return self.loaded
+
+    def retrieve(self, ids: list[PointId], payload: Any, vectors: list[str]) -> list[edge.Record]:
+        """The points that exist among some."""
+        return self.shard.retrieve(ids, payload, vectors)
+
+    def query(self, request: edge.QueryBatchRequest) -> list[list[edge.ScoredPoint]]:
+        """The nearest points, query by query."""
+        return self.shard.query_batch(request)
+
+    def scroll(self, request: edge.ScrollRequest) -> tuple[list[edge.Record], PointId | None]:
+        """A page of points, and where the next one begins."""
+        return self.shard.scroll(request)
+
+    def count(self, request: edge.CountRequest) -> int:
+        """How many points there are."""
+        return self.shard.count(request)
 
     def write(self, writes: Sequence[Write]) -> set[UUID]:
         """Compares and sets one slice; gives the ids of those whose write stands."""
@@ -255,7 +303,7 @@ class Collection:
             points = [to_edge(write.point) for write in present]
             self.update(edge.UpdateOperation.upsert_points(points, unchanged, edge.UpdateMode.UpdateOnly), len(present))
         written = {write.point.id: write.point.token for write in writes}
-        stored = map(to_point, self.shard.retrieve(list(written), [TOKEN], with_vector=False))
+        stored = map(to_point, self.retrieve(list(written), [TOKEN], []))
         return {point.id for point in stored if point.token == written[point.id]}
 
     def put(self, points: Sequence[Point]) -> None:
@@ -264,38 +312,50 @@ class Collection:
 
     def update(self, operation: edge.UpdateOperation, points: int) -> None:
         """Applies an operation on so many points; flushes when enough have gathered."""
-        self.shard.update(operation)
-        self.unflushed += points
-        if self.unflushed >= FLUSH_POINTS:
-            self.flush()
+        check_space(self.path)
+        try:
+            self.shard.update(operation)
+            self.unflushed += points
+            if self.unflushed >= FLUSH_POINTS:
+                self.flush()
+        except BaseException as error:
+            if is_engines(error):
+                self.give_up()
+            raise
 
     def flush(self) -> None:
         """Puts on disk whatever is only in the log."""
         self.shard.flush()
         self.unflushed = 0
 
+    def give_up(self) -> None:
+        """Lets go of the files as they are: what was acknowledged is in the log."""
+        shard, self.loaded = self.loaded, None
+        if shard is not None:
+            with contextlib.suppress(Exception):  # it has failed before
+                shard.close()
+
     def close(self) -> None:
         """Flushes and lets go of the files."""
         try:
             self.flush()
         finally:
-            self.shard.close()
+            self.give_up()
 
 
-def open_collection(folder: Path, layout: CollectionLayout) -> Collection:
-    """Loads a shard, or creates it."""
-    path = folder / layout.name
-    if not path.exists():
-        create_shard(path, layout)
-    shard = edge.EdgeShard.load(str(path))
-    try:
-        held = [to_point(record).payload for record in shard.retrieve([META_ID], True, False)]  # noqa: FBT003  the engine's signature
-        check_layout(layout, held=held[0] if held else None, dimensions=held[0]["vectors"] if held else {})
-        create_indexes(shard, layout)
-    except BaseException:
-        shard.close()
-        raise
-    return Collection(shard, layout)
+def check_space(folder: Path) -> None:
+    """Looks whether the disk has room for what the engine may write next.
+
+    Raises:
+        OSError: it has not.
+    """
+    if shutil.disk_usage(folder).free < LEAST_FREE:
+        raise OSError(errno.ENOSPC, f"less than {LEAST_FREE >> 20} MiB are free on the disk")
+
+
+def is_engines(error: BaseException) -> bool:
+    """Whether an error is the engine's, not its caller's: it raises bare exceptions for what happens within it."""
+    return type(error) is Exception or isinstance(error, OSError)
 
 
 def create_shard(path: Path, layout: CollectionLayout) -> None:

@@ -58,6 +58,8 @@ FILLING = """
     except StoreUnavailable as error:
         print(str(error).replace("\\n", " "), flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await store.put("items", points(70))
+    await store.close()
 """
 
 
@@ -146,15 +148,27 @@ async def test_kill_loses_nothing_acknowledged(tmp_path: Path, layout: Collectio
 
 
 async def test_a_full_disk_is_a_store_unavailable(tmp_path: Path, layout: CollectionLayout) -> None:
-    """The engine's refusal says its reason and where to look, and what was written before is there afterwards."""
+    """The engine's refusal says its reason and where to look; as soon as there is space the same process writes on."""
     writer = await start(WRITER + FILLING, tmp_path / "store")
     said, _ = await writer.communicate()
     assert b"The embedded store failed" in said
     assert b"has space" in said
     store = EdgeStore(tmp_path / "store")
     await store.open([layout])
-    assert await store.count("items", SearchFilter()) in {0, 64}
+    assert await store.count("items", SearchFilter()) == 70
     await store.close()
+
+
+async def test_a_disk_almost_full_is_written_no_further(store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of the space is not used up, for the engine would die of it; reading goes on."""
+    await store.put("items", [point(1)])
+    monkeypatch.setattr("penchant.profile.store.edge.LEAST_FREE", 2**62)
+    with pytest.raises(StoreUnavailable, match="free on the disk"):
+        await store.put("items", [point(2)])
+    assert await store.count("items", SearchFilter()) == 1
+    monkeypatch.undo()
+    await store.put("items", [point(2)])
+    assert await store.count("items", SearchFilter()) == 2
 
 
 async def test_the_log_stays_bounded(store: EdgeStore) -> None:
@@ -193,11 +207,12 @@ async def test_values_that_are_no_json_are_the_callers_mistake(store: EdgeStore)
 
 
 async def test_the_engines_errors_are_mapped(store: EdgeStore) -> None:
-    """Whatever else the engine refuses carries its words."""
+    """Whatever else the engine refuses carries its words, and a write that failed has the shard loaded anew."""
     await store.run(store.collections["items"].shard.close)
     with pytest.raises(StoreUnavailable, match="not initialized"):
-        await store.count("items", SearchFilter())
-    store.collections.clear()
+        await store.put("items", [point(1)])
+    await store.put("items", [point(1)])
+    assert await store.count("items", SearchFilter()) == 1
 
 
 async def start(script: str, folder: Path) -> asyncio.subprocess.Process:
