@@ -134,10 +134,9 @@ class Profiles:
             yield Waiting(user=point.payload[USER], awaits=frozenset(point.payload[AWAITS]))
 
     async def all(self) -> AsyncIterator[Profile]:
-        """Every profile of the store, in no particular order."""
-        for waiting in (False, True):
-            where = SearchFilter(equal={WAITING: waiting})
-            async for point in self._store.scroll(self._collection, where, vectors=(SHORT, LONG, INTEREST)):
+        """Every profile of the store, in no particular order; once each, even while others write them."""
+        async for point in self._store.scroll(self._collection, SearchFilter(), vectors=(SHORT, LONG, INTEREST)):
+            if USER in point.payload:  # positions are kept beside the profiles
                 yield self._profile(point)
 
     def _profile(self, point: Point) -> Profile:

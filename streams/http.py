@@ -1,7 +1,8 @@
-"""A worker's HTTP port: health, metrics, and the profiles that only it can see while it holds the embedded store.
+"""A worker's HTTP port: health, metrics, and what only it can reach while it holds the embedded store.
 
 It is meant for loopback: no request is authenticated. Names of hosts are checked, so that a page in a browser on
-this machine cannot read profiles by pointing a name of its own at it.
+this machine cannot read profiles by pointing a name of its own at it. A snapshot writes files: it is taken on loopback
+alone, and asked for with a content type that such a page may not send unasked.
 """
 
 import asyncio
@@ -9,12 +10,14 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from msgspec import Meta, Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -25,11 +28,34 @@ from penchant.profile.ranking.recommend import Ranker
 from penchant.settings import WorkerSettings
 from penchant.streams.interest import now_ms, recommendations
 
-__all__ = ["HttpPort", "build_api"]
+__all__ = ["HttpPort", "SnapshotRequest", "SnapshotTaken", "build_api"]
+
+JSON = "application/json"
+
+Folder = Annotated[str, Meta(max_length=4_096, pattern=r"^/[^\x00]*(?![\s\S])")]  # named from the root
+
+
+class SnapshotRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for a copy of the store in a folder, named from the root, that does not exist."""
+
+    folder: Folder
+
+
+class SnapshotTaken(Struct, frozen=True):
+    """The copy is in `folder`; `store` is the folder that was copied."""
+
+    folder: str
+    store: str
 
 
 def build_api(
-    profiles: Profiles, ranker: Ranker, space: Space, ready: Callable[[], dict[str, bool]], *, host: str
+    profiles: Profiles,
+    ranker: Ranker,
+    space: Space,
+    ready: Callable[[], dict[str, bool]],
+    snapshot: Callable[[Path], Awaitable[Path]],
+    *,
+    host: str,
 ) -> FastAPI:
     """The worker's API.
 
@@ -38,9 +64,11 @@ def build_api(
         ranker: makes lists.
         space: of the profiles' vectors.
         ready: by lane, whether it works.
+        snapshot: copies the store to a new folder, and gives the one copied.
         host: that the port is bound to.
     """
     api = FastAPI(title="penchant worker", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    api.add_exception_handler(Unavailable, unavailable)
     if is_loopback(host):
         api.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
 
@@ -63,25 +91,40 @@ def build_api(
     @api.get("/profiles/{user:path}")
     async def profile(user: str) -> Response:
         """What is known of a user."""
-        try:
-            found = await profiles.load([user])
-        except Unavailable as error:
-            return as_json({"error": str(error)}, 503)
+        found = await profiles.load([user])
         return as_json(view(found[user], space), 200) if user in found else unknown()
 
     @api.get("/recommendations/{user:path}")
     async def list_for(user: str) -> Response:
         """What to show a user now."""
-        try:
-            found = await profiles.load([user])
-            lists = await ranker.rank(list(found.values()))
-        except Unavailable as error:
-            return as_json({"error": str(error)}, 503)
+        found = await profiles.load([user])
+        lists = await ranker.rank(list(found.values()))
         if user not in found:
             return unknown()
         return as_json(recommendations(found[user], lists[0], None, now_ms()), 200)
 
+    @api.post("/snapshot")
+    async def copy_store(request: Request) -> Response:
+        """Copies the store to a new folder of this machine."""
+        if not is_loopback(host):
+            return as_json({"error": "snapshots are taken where the port is on loopback only"}, 403)
+        return await taken(request, snapshot)
+
     return api
+
+
+async def taken(request: Request, snapshot: Callable[[Path], Awaitable[Path]]) -> Response:
+    """Takes the snapshot that a request asks for."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != JSON:
+        return as_json({"error": f"the content type must be {JSON}"}, 415)
+    try:
+        folder = msgspec.json.decode(await request.body(), type=SnapshotRequest).folder
+        copied = await snapshot(Path(folder))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return as_json({"error": str(error)}, 400)
+    except ConfigurationError as error:
+        return as_json({"error": str(error)}, 409)
+    return as_json(SnapshotTaken(folder=folder, store=str(copied.resolve())), 200)
 
 
 def view(profile: Profile, space: Space) -> dict[str, Any]:
@@ -181,7 +224,12 @@ def is_loopback(host: str) -> bool:
 
 def as_json(content: Any, status: int) -> Response:
     """Any structure as a JSON answer."""
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+    return Response(msgspec.json.encode(content), status, media_type=JSON)
+
+
+async def unavailable(_: Request, error: Exception) -> Response:
+    """The store does not answer now: 503."""
+    return as_json({"error": str(error)}, 503)
 
 
 def unknown() -> Response:

@@ -185,6 +185,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             parts.ranker,
             parts.space,
             lambda: {name: lane.ready for name, lane in running.items()},
+            parts.store.snapshot,
             host=settings.worker.http_host,
         )
         port.serve(api)

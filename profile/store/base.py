@@ -15,6 +15,7 @@ before it was read back; its author reads the point again and finds its part in 
 
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -28,6 +29,7 @@ __all__ = [
     "TOKEN",
     "CollectionLayout",
     "LayoutMismatch",
+    "NoCollection",
     "Point",
     "Scored",
     "SearchFilter",
@@ -48,6 +50,17 @@ class StoreUnavailable(Unavailable):
 
 class LayoutMismatch(ConfigurationError):
     """A collection exists with another fingerprint, dimension or key: its vectors must not be mixed with ours."""
+
+
+class NoCollection(ConfigurationError):
+    """A collection is missing where nothing is to be created."""
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__(
+            f"There is no collection {name} in {where}",
+            hint="A worker creates it at its first start. See that `namespace`, `data_dir` and `store.url` are those "
+            "of the worker.",
+        )
 
 
 class CollectionLayout(Struct, frozen=True, kw_only=True):
@@ -112,10 +125,15 @@ class Scored(Struct, frozen=True, kw_only=True):
 class Store(Protocol):
     """A store of points. Methods raise `StoreUnavailable` where waiting may help."""
 
-    async def open(self, layouts: Sequence[CollectionLayout]) -> None:
+    async def open(self, layouts: Sequence[CollectionLayout], *, create: bool = True) -> None:
         """Opens the collections, creating what is missing with its payload indexes.
 
+        Args:
+            layouts: what the collections must hold.
+            create: false: to look and not to touch; a collection that is missing is an error.
+
         Raises:
+            NoCollection: a collection is missing and is not to be created.
             LayoutMismatch: a collection exists with another fingerprint or other dimensions.
         """
 
@@ -124,6 +142,19 @@ class Store(Protocol):
 
     async def flush(self) -> None:
         """Makes what was acknowledged durable against a power cut (a crash loses nothing even without)."""
+
+    async def snapshot(self, folder: Path) -> Path:
+        """Copies the whole store as it is at one moment between two writes, for restoring and for looking at.
+
+        Args:
+            folder: of the copy; must not exist. Nothing appears under its name before the copy is whole.
+
+        Returns:
+            The folder that was copied.
+
+        Raises:
+            ConfigurationError: the folder exists or cannot be written, or the store is not one of files here.
+        """
 
     async def retrieve(
         self,

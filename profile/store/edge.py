@@ -32,6 +32,7 @@ from penchant.errors import ConfigurationError
 from penchant.profile.store.base import (
     TOKEN,
     CollectionLayout,
+    NoCollection,
     Point,
     Scored,
     SearchFilter,
@@ -50,13 +51,14 @@ from penchant.profile.store.layout import (
     slices,
 )
 
-__all__ = ["EdgeStore"]
+__all__ = ["EdgeStore", "StoreInUse"]
 
 WRITE_SLICE = 64  # points: 10 to 30 ms of the interpreter's lock
 READ_SLICE = 64  # points, likewise
 SEARCH_SLICE = 8  # queries: 10 to 25 ms at 5,000 points
 LEAST_FREE = 128 * 2**20  # bytes: several times what the engine may add between two looks, a log's segments included
 FLUSH_POINTS = 4_096  # the log holds some 40 to 100 MB by then, and flushing takes a tenth of a second
+DRAFT = ".new"  # ends the name of what is not whole yet
 
 INDEX_TYPES = {
     "keyword": edge.PayloadSchemaType.Keyword,
@@ -66,6 +68,10 @@ INDEX_TYPES = {
 
 T = TypeVar("T")
 PointId = int | UUID | str  # as the engine may return it
+
+
+class StoreInUse(ConfigurationError):
+    """Another process has the folder."""
 
 
 class EdgeStore:
@@ -82,16 +88,20 @@ class EdgeStore:
         self.lock = FileLock(folder / "lock", thread_local=False)
         self.engine = ThreadPoolExecutor(1, thread_name_prefix="edge")
 
-    async def open(self, layouts: Sequence[CollectionLayout]) -> None:
+    async def open(self, layouts: Sequence[CollectionLayout], *, create: bool = True) -> None:
         """Opens the collections, creating what is missing with its payload indexes.
 
         Raises:
-            ConfigurationError: another process uses the folder, or it cannot be written.
+            StoreInUse: another process uses the folder.
+            ConfigurationError: the folder cannot be written.
+            NoCollection: a collection is missing and is not to be created.
             LayoutMismatch: a collection exists with another fingerprint or other dimensions.
         """
         try:
             if not self.lock.is_locked:
                 self.take_folder()
+            if not create:
+                self.check_there(layouts)
             for layout in layouts:
                 if layout.name not in self.collections:
                     self.collections[layout.name] = await self.run(Collection, self.folder / layout.name, layout)
@@ -99,13 +109,19 @@ class EdgeStore:
             await self.release()
             raise
 
+    def check_there(self, layouts: Sequence[CollectionLayout]) -> None:
+        """Makes sure that no collection would have to be created."""
+        for layout in layouts:
+            if not (self.folder / layout.name).exists():
+                raise NoCollection(layout.name, str(self.folder))
+
     def take_folder(self) -> None:
         """Takes the folder's lock, or says who has it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
         except Timeout:
-            raise ConfigurationError(
+            raise StoreInUse(
                 f"Another penchant worker uses the folder {self.folder}",
                 hint="The embedded store admits one process: commands beside the worker ask its HTTP port. For "
                 "several workers start a Qdrant server and set `store.url`.",
@@ -135,6 +151,47 @@ class EdgeStore:
         """Makes what was acknowledged durable against a power cut."""
         for collection in self.collections.values():
             await self.run(collection.flush)
+
+    async def snapshot(self, folder: Path) -> Path:
+        """Copies the whole store as it is at one moment between two writes; where it is not open, at rest.
+
+        The engine's thread copies, so that reads and writes wait for it, and the event loop does not.
+        """
+        if self.lock.is_locked:
+            await self.run(self.copy_to, folder)
+            return self.folder
+        if not self.folder.is_dir():
+            raise ConfigurationError(
+                f"There is no store in {self.folder}", hint="`data_dir` must be that of the worker whose store it is."
+            )
+        self.take_folder()
+        try:
+            await self.run(self.copy_to, folder)
+        finally:
+            self.lock.release()
+        return self.folder
+
+    def copy_to(self, folder: Path) -> None:
+        """Flushes, and copies all collections; in the engine's thread."""
+        if folder.exists() or folder.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigurationError(
+                f"{folder} exists, or lies within the store", hint="A snapshot needs a new folder of its own."
+            )
+        for collection in self.collections.values():
+            collection.flush()
+        draft = folder.with_name(f"{folder.name}{DRAFT}")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            for shard in self.folder.iterdir():
+                if shard.is_dir() and shard.suffix != DRAFT:
+                    shutil.copytree(shard, draft / shard.name)
+            draft.rename(folder)
+        except (OSError, shutil.Error) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise ConfigurationError(
+                f"The snapshot {folder} cannot be written: {error}", hint="See that it may be, and that there is space."
+            ) from error
 
     async def retrieve(
         self,
@@ -360,7 +417,7 @@ def is_engines(error: BaseException) -> bool:
 
 def create_shard(path: Path, layout: CollectionLayout) -> None:
     """Creates a shard under another name first, so that one cut short by a crash is never taken for whole."""
-    draft = path.with_name(f"{path.name}.new")
+    draft = path.with_name(f"{path.name}{DRAFT}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     vectors = {name: edge.EdgeVectorParams(size, edge.Distance.Dot) for name, size in layout.vectors.items()}

@@ -5,8 +5,9 @@ conditional writes are ordered strongly: where a collection is replicated, one r
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from penchant.errors import ConfigurationError
 from penchant.profile.store.base import (
     TOKEN,
     CollectionLayout,
+    NoCollection,
     Point,
     Scored,
     SearchFilter,
@@ -78,13 +80,14 @@ class QdrantStore:
         self.layouts: dict[str, CollectionLayout] = {}
         self.in_flight = asyncio.Semaphore(IN_FLIGHT)
 
-    async def open(self, layouts: Sequence[CollectionLayout]) -> None:
+    async def open(self, layouts: Sequence[CollectionLayout], *, create: bool = True) -> None:
         """Opens the collections, creating what is missing with its payload indexes.
 
         Several processes may do so at once: whoever comes second finds what the first has made.
 
         Raises:
             ConfigurationError: the server is too old, or refuses the key.
+            NoCollection: a collection is missing and is not to be created.
             LayoutMismatch: a collection exists with another fingerprint or other dimensions.
         """
         with mapped_errors():
@@ -96,8 +99,15 @@ class QdrantStore:
                     hint="Older servers ignore the condition of a conditional write, and updates would be lost.",
                 )
             for layout in layouts:
-                await self.create(layout)
-                await self.check(layout)
+                if create:
+                    await self.create(layout)
+                    await self.mark(layout)
+                elif not await self.client.collection_exists(layout.name):
+                    raise NoCollection(layout.name, "the Qdrant server")
+                info = await self.client.get_collection(layout.name)
+                check_layout(layout, held=await self.meta(layout.name), dimensions=dimensions_of(info))
+                if create:
+                    await self.add_indexes(layout, info.payload_schema)
                 self.layouts[layout.name] = layout
 
     async def create(self, layout: CollectionLayout) -> None:
@@ -113,25 +123,25 @@ class QdrantStore:
             if not await self.client.collection_exists(layout.name):
                 raise
 
-    async def check(self, layout: CollectionLayout) -> None:
-        """Compares a collection with its layout, marks it where it is new, and adds the indexes that it lacks."""
-        info = await self.client.get_collection(layout.name)
-        held = await self.meta(layout.name)
-        dimensions = dimensions_of(info)
-        if held is None:
-            # Whoever writes points has written the meta point before: points without one are somebody else's.
-            empty = not (await self.client.count(layout.name)).count
-            if empty and dimensions == layout.vectors:
-                await self.upsert(layout.name, [meta_point(layout)], models.UpdateMode.INSERT_ONLY)
-            held = await self.meta(layout.name)
-        check_layout(layout, held=held, dimensions=dimensions)
+    async def mark(self, layout: CollectionLayout) -> None:
+        """Notes in a new collection what it was made with."""
+        if await self.meta(layout.name) is not None:
+            return
+        # Whoever writes points has written the meta point before: points without one are somebody else's.
+        empty = not (await self.client.count(layout.name)).count
+        if empty and dimensions_of(await self.client.get_collection(layout.name)) == layout.vectors:
+            await self.upsert(layout.name, [meta_point(layout)], models.UpdateMode.INSERT_ONLY)
+
+    async def add_indexes(self, layout: CollectionLayout, known: Container[str]) -> None:
+        """Adds the payload indexes that a collection lacks."""
         wanted: dict[str, models.PayloadSchemaType | models.IntegerIndexParams] = {
             field: INDEX_TYPES[kind] for field, kind in layout.indexes.items()
         }
         # Conditional writes filter by the token, and servers in strict mode filter by nothing that has no index.
         wanted[TOKEN] = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=False)
-        for field in wanted.keys() - info.payload_schema.keys():
-            await self.client.create_payload_index(layout.name, field, wanted[field], wait=True)
+        for field, kind in wanted.items():
+            if field not in known:
+                await self.client.create_payload_index(layout.name, field, kind, wait=True)
 
     async def meta(self, collection: str) -> dict[str, Any] | None:
         """The payload of the collection's meta point."""
@@ -144,6 +154,13 @@ class QdrantStore:
 
     async def flush(self) -> None:
         """Nothing to do: durability is the server's business, and its settings'."""
+
+    async def snapshot(self, folder: Path) -> Path:
+        """Refused: a server's files are the server's."""
+        raise ConfigurationError(
+            f"The store is on a Qdrant server, which cannot be copied to {folder}",
+            hint="Use Qdrant's own snapshots, of the profiles' and the items' collection, the profiles' first.",
+        )
 
     async def retrieve(
         self,

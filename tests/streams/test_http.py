@@ -45,10 +45,11 @@ class Parts:
         )
         self.updater = ProfileUpdater(self.profiles, vectors, horizons, limits, capacity=99)
         self.ready = {"interest": True}
+        self.store = store
 
     def client(self, host="127.0.0.1", asking="http://127.0.0.1:8321"):
         """A client of the API as if bound to `host`."""
-        api = build_api(self.profiles, self.ranker, SPACE, lambda: self.ready, host=host)
+        api = build_api(self.profiles, self.ranker, SPACE, lambda: self.ready, self.store.snapshot, host=host)
         return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url=asking)
 
 
@@ -152,7 +153,7 @@ async def test_a_store_that_does_not_answer_is_said_so(parts, monkeypatch):
 async def test_a_port_is_served_and_released(parts):
     """On a free port of its own the API answers over the network, and afterwards the port is free again."""
     port = HttpPort(WorkerSettings(http_port=0))
-    port.serve(build_api(parts.profiles, parts.ranker, SPACE, dict, host="127.0.0.1"))
+    port.serve(build_api(parts.profiles, parts.ranker, SPACE, dict, parts.store.snapshot, host="127.0.0.1"))
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://127.0.0.1:{port.port}/healthz")).status_code == 200
     number = port.port
@@ -193,7 +194,7 @@ async def test_requests_under_way_are_answered_before_the_port_closes(parts, mon
 
     monkeypatch.setattr(parts.profiles, "load", slowly)
     port = HttpPort(WorkerSettings(http_port=0))
-    port.serve(build_api(parts.profiles, parts.ranker, SPACE, dict, host="127.0.0.1"))
+    port.serve(build_api(parts.profiles, parts.ranker, SPACE, dict, parts.store.snapshot, host="127.0.0.1"))
     async with httpx.AsyncClient() as client:
         asking = asyncio.create_task(client.get(f"http://127.0.0.1:{port.port}/profiles/ada"))
         await asked.wait()
