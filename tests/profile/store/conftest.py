@@ -1,7 +1,11 @@
-"""The stores that the contract's cases run on: embedded, the client's local mode, and a server where one is named."""
+"""The stores that the contract's cases run on.
+
+Embedded; the client's local mode; over gRPC the same engine as a server's, which decides conditional writes; and a
+server where one is named.
+"""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +17,7 @@ from qdrant_client import AsyncQdrantClient
 from penchant.profile.store.base import CollectionLayout, Store
 from penchant.profile.store.edge import EdgeStore
 from penchant.profile.store.qdrant import QdrantStore
+from tests.chaos.engine import Engine
 
 SERVER_VARIABLE = "PENCHANT_TEST_QDRANT_URL"
 
@@ -56,9 +61,17 @@ def layout() -> CollectionLayout:
     )
 
 
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The engine behind gRPC, in a process of its own."""
+    with Engine(tmp_path_factory.mktemp("engine")) as started:
+        yield started
+
+
 @pytest.fixture(
     params=[
         "edge",
+        "engine",
         pytest.param("memory", marks=pytest.mark.filterwarnings("ignore:Payload indexes have no effect")),
         *(["server"] if SERVER_VARIABLE in os.environ else []),
     ]
@@ -71,6 +84,9 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path, layout: Collec
         elif request.param == "memory":
             client = AsyncQdrantClient(":memory:")
             made = Backend(lambda: QdrantStore(client), exclusive=False)
+        elif request.param == "engine":
+            started: Engine = request.getfixturevalue("engine")
+            made = Backend(lambda: QdrantStore(engine_client(started)), exclusive=False)
         else:
             url = os.environ[SERVER_VARIABLE]
             made = Backend(lambda: QdrantStore(server_client(url)), exclusive=False)
@@ -79,6 +95,11 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path, layout: Collec
             stack.push_async_callback(sweeper.delete_collection, layout.name)
         stack.push_async_callback(made.close)
         yield made
+
+
+def engine_client(engine: Engine) -> AsyncQdrantClient:
+    """A client of the engine behind gRPC."""
+    return AsyncQdrantClient(url=engine.url, grpc_port=engine.port, prefer_grpc=True, check_compatibility=False)
 
 
 def server_client(url: str) -> AsyncQdrantClient:
