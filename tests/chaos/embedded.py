@@ -1,0 +1,64 @@
+"""A play on the embedded store: one worker, whose disk can fill up and whose store can be set back."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.chaos.play import Play
+
+__all__ = ["Embedded"]
+
+DISK_MIB = 1_024
+LEFT_MIB = 16
+
+
+class Embedded(Play):
+    """See the module.
+
+    Args:
+        folder: for everything.
+        seed: of the traffic.
+        users: in the traffic.
+        items: of the catalogue.
+    """
+
+    def __init__(self, folder: Path, *, seed: int, users: int, items: int) -> None:
+        disk = folder / "data"
+        disk.mkdir(parents=True)
+        # A disk of its own, so that no other fills up with it.
+        mount = [str(shutil.which("mount")), "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(disk)]
+        self.own_disk = subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode == 0
+        super().__init__(folder, seed=seed, users=users, items=items, sections={})
+        self._store = self.stage.settings.data_dir / "store"
+        self._copy = folder / "copy"
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        if self.own_disk:
+            subprocess.run([str(shutil.which("umount")), "--lazy", str(self.stage.settings.data_dir)], check=True)
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Within the block the disk has next to no space."""
+        ballast = self.stage.settings.data_dir / "ballast"
+        with ballast.open("wb") as file:
+            free = shutil.disk_usage(ballast.parent).free - (LEFT_MIB << 20)
+            os.posix_fallocate(file.fileno(), 0, free)
+        yield
+        ballast.unlink()
+
+    def take_copy(self) -> None:
+        """Copies the store of a worker that does not run."""
+        shutil.rmtree(self._copy, ignore_errors=True)
+        shutil.copytree(self._store, self._copy)
+
+    def restore_copy(self) -> None:
+        """Puts the older copy in the store's place, and what was there in the copy's. No worker may run."""
+        former = self._store.rename(self._store.with_name("former"))
+        shutil.copytree(self._copy, self._store)
+        shutil.rmtree(self._copy)
+        shutil.copytree(former, self._copy)
+        shutil.rmtree(former)
