@@ -37,16 +37,18 @@ class ProfileUpdater:
         self._limits = limits
         self._cache: Bounded[str, Profile] = Bounded(capacity)
 
-    async def apply(self, signals: Mapping[str, Sequence[Signal]]) -> None:
+    async def apply(self, signals: Mapping[str, Sequence[Signal]]) -> int:
         """Merges each user's signals; returns when all of them are in the store.
 
         An empty sequence asks for the views of a known user to be made anew, because an item of theirs has changed.
 
+        Returns:
+            How many writes were refused because someone else had written first, and were made again.
+
         Raises:
             StoreUnavailable: the store does not answer. Some users may have been written; apply all again.
         """
-        for chunk in chunks(signals, CHUNK):
-            await self._apply_chunk(chunk)
+        return sum([await self._apply_chunk(chunk) for chunk in chunks(signals, CHUNK)])
 
     async def read(self, users: Iterable[str]) -> dict[str, Profile]:
         """The profiles of `users` that exist, at least as new as the last `apply` that returned.
@@ -74,8 +76,9 @@ class ProfileUpdater:
             self._cache.put(user, profile)
         return known | loaded
 
-    async def _apply_chunk(self, signals: Mapping[str, Sequence[Signal]]) -> None:
+    async def _apply_chunk(self, signals: Mapping[str, Sequence[Signal]]) -> int:
         pending = dict(signals)
+        refused = 0
         for _ in range(MAX_ATTEMPTS):
             known = await self._load(pending)
             merged = [
@@ -94,7 +97,8 @@ class ProfileUpdater:
                 self._cache.put(user, profile)
             conflicts = [profile for profile in changed if profile.user not in written]
             if not conflicts:
-                return
+                return refused
+            refused += len(conflicts)
             # Someone else wrote these: load what stands and merge all of this batch's signals into that.
             self._forget(conflicts)
             pending = {profile.user: pending[profile.user] for profile in conflicts}

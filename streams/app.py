@@ -18,6 +18,7 @@ from mode.threads import WorkerThread
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from msgspec import Struct
 
+from penchant.errors import ConfigurationError
 from penchant.settings import Settings
 from penchant.streams.lane import Batch, Handler, Lane, Submit
 from penchant.streams.ledger import Handled
@@ -77,14 +78,25 @@ class StreamApp:
     Args:
         settings: of this process.
         keep_triple: takes a record of the `triples` topic; returns when it is in the store.
+
+    Raises:
+        ConfigurationError: the data folder cannot be written.
     """
 
     def __init__(self, settings: Settings, keep_triple: Callable[[Record], Awaitable[None]]) -> None:
+        folder = settings.data_dir / "faust"  # Faust creates no more than the last part of the path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The folder {settings.data_dir} cannot be used: {error.strerror}",
+                hint="Set `data_dir` to a folder of yours.",
+            ) from error
         self._app = faust.App(
             settings.prefixed(KNOWLEDGE_GROUP),
             broker=[f"kafka://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
             broker_credentials=credentials(settings),
-            datadir=str(settings.data_dir / "faust"),
+            datadir=str(folder),
             autodiscover=False,
             consumer_group_instance_id=settings.instance_id,
             topic_allow_declare=False,  # `penchant topics create` does that, with the right configuration

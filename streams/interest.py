@@ -81,7 +81,7 @@ class InterestHandler:
                     continue
                 signals.setdefault(user, []).extend([] if signal is None else [signal])
                 newest[user] = record
-            await self._updater.apply(signals)
+            metrics.CONFLICTS.labels(LANE).inc(await self._updater.apply(signals))
         stored = now_ms()
         touched = {
             user: Touch(

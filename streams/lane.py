@@ -311,7 +311,9 @@ class Lane:
         except Unavailable as error:
             self._ledger.undo(publication)
             metrics.RETRIES.labels(self.name, "publish").inc()
-            if not isinstance(error, Revoked):
+            if isinstance(error, Revoked):
+                metrics.FENCED.labels(self.name).inc()
+            else:
                 log.warning("publishing failed; will try again", lane=self.name, error=str(error))
             await asyncio.sleep(BACKOFF_S[0] * (1 + random.random()))  # noqa: S311  jitter
             return True
@@ -396,6 +398,8 @@ class Lane:
         return found
 
     async def _assigned(self, starts: Mapping[SourceKey, Start]) -> None:
+        # Once more: a batch in hand for the partitions that stayed may have brought users of these back into memory.
+        await self._handler.release()
         for (topic, number), start in starts.items():
             self._assignment += 1
             self._assignments[topic, number] = self._assignment
@@ -409,8 +413,11 @@ class Lane:
                 )  # fmt: skip
         self._joined.set()
 
-    def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        self._call(self._revoked({(partition.topic, partition.partition) for partition in partitions}))
+    def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        sources = {(partition.topic, partition.partition) for partition in partitions}
+        # The client remembers a pause beyond the assignment: what comes back would be silent for good.
+        consumer.resume([TopicPartition(*source) for source in sources & self._paused])
+        self._call(self._revoked(sources))
 
     async def _revoked(self, partitions: set[SourceKey]) -> None:
         """Drops the unconfirmed work of partitions that go.

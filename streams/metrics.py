@@ -5,7 +5,9 @@ from prometheus_client import Counter, Gauge, Histogram
 __all__ = [
     "BACKLOG",
     "BATCH_SECONDS",
+    "CONFLICTS",
     "DEAD_LETTERS",
+    "FENCED",
     "LISTS",
     "LOST_TO_RETENTION",
     "RECORDS",
@@ -17,6 +19,10 @@ RECORDS = Counter("penchant_records_total", "Records handled and in the store", 
 DEAD_LETTERS = Counter("penchant_dead_letters_total", "Records that could not be used", ["lane", "reason"])
 LISTS = Counter("penchant_lists_total", "Recommendation lists published", ["lane"])
 RETRIES = Counter("penchant_retries_total", "Times a step was tried again", ["lane", "step"])
+CONFLICTS = Counter(
+    "penchant_conflicts_total", "Profiles that another worker had written first: merged again", ["lane"]
+)
+FENCED = Counter("penchant_fenced_total", "Publications refused because the partitions had moved on", ["lane"])
 LOST_TO_RETENTION = Counter(
     "penchant_records_lost_to_retention_total", "Records the broker deleted before they were applied", ["lane", "topic"]
 )
