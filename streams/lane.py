@@ -136,6 +136,7 @@ class Lane:
         self._revocations = 0
         self._joined = asyncio.Event()
         self._wake = asyncio.Event()
+        self._publish_delay = BACKOFF_S[0]
         self._stopping = False
         self._draining = False
         self._member: Member
@@ -315,11 +316,13 @@ class Lane:
                 metrics.FENCED.labels(self.name).inc()
             else:
                 log.warning("publishing failed; will try again", lane=self.name, error=str(error))
-            await asyncio.sleep(BACKOFF_S[0] * (1 + random.random()))  # noqa: S311  jitter
+            await asyncio.sleep(self._publish_delay * (0.5 + random.random()))  # noqa: S311  jitter
+            self._publish_delay = min(2 * self._publish_delay, BACKOFF_S[1])
             return True
         except BaseException:
             self._ledger.undo(publication)
             raise
+        self._publish_delay = BACKOFF_S[0]
         self._ledger.done(publication, self._clock())
         self._committed |= {
             source: offset for source, offset in publication.offsets.items() if source in self._committed

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -47,6 +49,8 @@ log = structlog.get_logger()
 LANES = (content.LANE, interest.LANE)
 COURIER_TIMEOUT_MS = 30_000
 RETRY_S = 1.0
+LEFT_TASKS_S = 2.0
+FORCE_AFTER_S = 10.0  # behind the deadline for what is in hand: for closing the store, and models that still load
 
 T = TypeVar("T")
 
@@ -119,7 +123,20 @@ def run_worker(settings: Settings, lanes: Sequence[str] = LANES) -> None:
     Raises:
         PenchantError: something that waiting does not heal.
     """
-    asyncio.run(serve_until_signalled(settings, lanes))
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        try:
+            loop.run_until_complete(serve_until_signalled(settings, lanes))
+        finally:
+            loop.run_until_complete(ended())
+
+
+async def ended() -> None:
+    """Cancels the tasks that others have left, and does not wait for those that take no notice, as Faust's may."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=LEFT_TASKS_S)
 
 
 async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> None:
@@ -133,10 +150,23 @@ async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> Non
         failing = asyncio.ensure_future(failed())
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping", lanes=list(lanes))
+        end_at_last(settings.worker.stop_timeout_s + FORCE_AFTER_S, status=1 if failing.done() else 0)
         stopping.cancel()
         if failing.done():
             failing.result()
         failing.cancel()
+
+
+def end_at_last(after_s: float, *, status: int) -> None:
+    """Ends the process after a while, whatever still hangs: a crash does no harm here, and a stop has a deadline."""
+
+    def end() -> None:
+        log.warning("some part did not end in time: the process ends without it")
+        os._exit(status)
+
+    timer = threading.Timer(after_s, end)
+    timer.daemon = True
+    timer.start()
 
 
 @contextlib.asynccontextmanager

@@ -5,10 +5,37 @@ Log what happened to how many, and where (topic, partition, offset).
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
 
-__all__ = ["configure_logging"]
+__all__ = ["Sparing", "configure_logging"]
+
+REPEAT_AFTER_S = 10.0
+
+
+class Sparing(logging.Filter):
+    """Lets what others say through once in a while: some clients repeat themselves a hundred times a second.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line that says this has not done so lately."""
+        if record.name.startswith("penchant"):
+            return True
+        line, now = (record.pathname, record.lineno), self._clock()
+        if now - self._said.get(line, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            return False
+        self._said[line] = now
+        return True
 
 
 def configure_logging(level: str, *, json: bool) -> None:
@@ -28,6 +55,7 @@ def configure_logging(level: str, *, json: bool) -> None:
         structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Sparing())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
