@@ -17,6 +17,7 @@ while there is still some room. And after a write that failed its log takes no m
 import asyncio
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,7 @@ from penchant.profile.store.layout import (
     slices,
 )
 
-__all__ = ["EdgeStore", "StoreInUse"]
+__all__ = ["EdgeStore", "StoreInUse", "copy_shards"]
 
 WRITE_SLICE = 64  # points: 10 to 30 ms of the interpreter's lock
 READ_SLICE = 64  # points, likewise
@@ -59,6 +60,7 @@ SEARCH_SLICE = 8  # queries: 10 to 25 ms at 5,000 points
 LEAST_FREE = 128 * 2**20  # bytes: several times what the engine may add between two looks, a log's segments included
 FLUSH_POINTS = 4_096  # the log holds some 40 to 100 MB by then, and flushing takes a tenth of a second
 DRAFT = ".new"  # ends the name of what is not whole yet
+NOTHING = bytes(2**16)  # a hole in a file, as it is read
 
 INDEX_TYPES = {
     "keyword": edge.PayloadSchemaType.Keyword,
@@ -179,19 +181,7 @@ class EdgeStore:
             )
         for collection in self.collections.values():
             collection.flush()
-        draft = folder.with_name(f"{folder.name}{DRAFT}")
-        try:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
-            for shard in self.folder.iterdir():
-                if shard.is_dir() and shard.suffix != DRAFT:
-                    shutil.copytree(shard, draft / shard.name)
-            draft.rename(folder)
-        except (OSError, shutil.Error) as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise ConfigurationError(
-                f"The snapshot {folder} cannot be written: {error}", hint="See that it may be, and that there is space."
-            ) from error
+        copy_shards(self.folder, folder)
 
     async def retrieve(
         self,
@@ -413,6 +403,38 @@ def check_space(folder: Path) -> None:
 def is_engines(error: BaseException) -> bool:
     """Whether an error is the engine's, not its caller's: it raises bare exceptions for what happens within it."""
     return type(error) is Exception or isinstance(error, OSError)
+
+
+def copy_shards(source: Path, folder: Path) -> None:
+    """Copies the shards of a store that nobody writes; under another name until the copy is whole.
+
+    Raises:
+        ConfigurationError: the copy cannot be written.
+    """
+    draft = folder.with_name(f"{folder.name}{DRAFT}")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        for shard in source.iterdir():
+            if shard.is_dir() and shard.suffix != DRAFT:
+                shutil.copytree(shard, draft / shard.name, copy_function=copy_file)
+        draft.rename(folder)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ConfigurationError(
+            f"The copy {folder} cannot be written: {error}", hint="See that it may be, and that there is space."
+        ) from error
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copies a file and leaves its holes: the engine's files begin with many megabytes of them."""
+    with Path(source).open("rb") as reading, Path(target).open("wb") as writing:
+        while block := reading.read(len(NOTHING)):
+            if block == NOTHING:
+                writing.seek(len(block), os.SEEK_CUR)
+            else:
+                writing.write(block)
+        writing.truncate()
 
 
 def create_shard(path: Path, layout: CollectionLayout) -> None:

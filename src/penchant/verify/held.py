@@ -1,7 +1,6 @@
 """What a store holds, read so that it can be compared with the log while workers write it."""
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from penchant.profile.items import Items
 from penchant.profile.positions import Position, Positions
 from penchant.profile.profiles import Profile
 from penchant.profile.signals import Signal
+from penchant.profile.store.edge import copy_shards
 from penchant.settings import Settings
 from penchant.streams import interest
 from penchant.streams.records import SourceKey
@@ -87,7 +87,7 @@ def at_baseline(settings: Settings, baseline: str) -> Iterator[Settings]:
     if not Path(baseline).is_dir():
         raise ConfigurationError(f"{baseline} is no snapshot's folder", hint="`penchant snapshot` makes one.")
     with temporary_data(settings) as moved:
-        shutil.copytree(baseline, moved.data_dir / STORE, ignore=shutil.ignore_patterns("lock"))
+        copy_shards(Path(baseline), moved.data_dir / STORE)
         yield moved
 
 
