@@ -150,6 +150,40 @@ async def test_a_store_that_does_not_answer_is_said_so(parts, monkeypatch):
             assert (answer.status_code, answer.json()["error"]) == (503, "the store is away")
 
 
+async def test_a_snapshot_is_a_store_of_its_own(parts, tmp_path):
+    """A copy is taken beside the running store, opens with all that was written, and never overwrites anything."""
+    asked = {"folder": str(tmp_path / "copy" / "store")}
+    async with parts.client() as client:
+        answer = await client.post("/snapshot", json=asked)
+        assert (answer.status_code, answer.json()) == (200, {**asked, "store": str(parts.store.folder)})
+        again = await client.post("/snapshot", json=asked)
+        assert (again.status_code, "exists" in again.json()["error"]) == (409, True)
+        within = await client.post("/snapshot", json={"folder": str(parts.store.folder / "copy")})
+        assert within.status_code == 409
+    await parts.updater.apply({"ada": [Signal(NOW, "later", "i1", Action.LIKE, 2.0)]})
+    copy = Parts(EdgeStore(tmp_path / "copy" / "store"))
+    await copy.store.open([copy.items.layout, copy.profiles.layout], create=False)
+    found = await copy.profiles.load(USERS)
+    await copy.store.close()
+    assert found.keys() == set(USERS)
+    assert {signal.event_id for signal in found["ada"].state.signals} == {"of ada", "e2"}
+
+
+async def test_a_snapshot_is_taken_for_this_machine_alone(parts, tmp_path):
+    """Not for a page in a browser, which may send no JSON unasked; not on a port that others reach."""
+    folder = str(tmp_path / "copy")
+    asked = msgspec.json.encode({"folder": folder})
+    async with parts.client() as client:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+            answer = await client.post("/snapshot", content=asked, headers={"content-type": kind})
+            assert answer.status_code == 415
+        for wrong in ({"folder": "copy"}, {"folder": ""}, {"folder": "/a\0b"}, {"folder": 1}, {}, [folder]):
+            assert (await client.post("/snapshot", json=wrong)).status_code == 400
+    async with parts.client("192.0.2.1", "http://worker:8321") as client:
+        assert (await client.post("/snapshot", json={"folder": folder})).status_code == 403
+    assert not (tmp_path / "copy").exists()
+
+
 async def test_a_port_is_served_and_released(parts):
     """On a free port of its own the API answers over the network, and afterwards the port is free again."""
     port = HttpPort(WorkerSettings(http_port=0))

@@ -13,6 +13,7 @@ from penchant.profile.store.base import (
     TOKEN,
     CollectionLayout,
     LayoutMismatch,
+    NoCollection,
     Point,
     SearchFilter,
     Store,
@@ -386,6 +387,20 @@ class TestOpening:
         assert "`namespace`" in str(refusal.value)
         again = await backend.open(layout)
         assert await names(again, layout.name, EVERYTHING) == [written.id]
+
+    async def test_looking_creates_nothing(self, backend: Any, layout: CollectionLayout) -> None:
+        """Who only wants to look is told that there is nothing, and leaves nothing; what is there is opened."""
+        looking = backend.connect()
+        with pytest.raises(NoCollection, match=layout.name):
+            await looking.open([layout], create=False)
+        store = await backend.open(layout)
+        written = point()
+        await store.write(layout.name, insert(written))
+        if backend.exclusive:
+            await backend.close()
+        await looking.open([layout], create=False)
+        assert await names(looking, layout.name, EVERYTHING) == [written.id]
+        await looking.close()
 
     async def test_a_further_index_is_added(self, backend: Any, store: Store, layout: CollectionLayout) -> None:
         """A release may filter by one more field without a collection being made anew."""

@@ -21,7 +21,7 @@ from penchant.profile.store.base import (
     Write,
     new_token,
 )
-from penchant.profile.store.edge import FLUSH_POINTS, EdgeStore
+from penchant.profile.store.edge import FLUSH_POINTS, EdgeStore, StoreInUse
 
 WRITER = """
 import asyncio, resource, sys
@@ -129,6 +129,72 @@ async def test_a_creation_cut_short_is_begun_anew(tmp_path: Path, layout: Collec
     assert await store.count("items", SearchFilter()) == 0
     assert not draft.exists()
     await store.close()
+
+
+async def test_a_snapshot_is_of_one_moment(store: EdgeStore, layout: CollectionLayout, tmp_path: Path) -> None:
+    """Under writes that go on, the copy holds what was written before it was asked for, and positions behind points."""
+    position, begun = UUID(int=2**64), asyncio.Event()
+
+    async def write_on() -> None:
+        for number in range(1, 200):
+            written = msgspec.structs.replace(point(number), id=UUID(int=number))
+            assert await store.write("items", [Write(point=written, expected=None)])
+            await store.put("items", [Point(id=position, payload={"covers": number, TOKEN: new_token()})])
+            begun.set()
+
+    writing = asyncio.create_task(write_on())
+    await begun.wait()
+    assert await store.snapshot(tmp_path / "copy") == store.folder
+    await writing
+    copy = EdgeStore(tmp_path / "copy")
+    await copy.open([layout], create=False)
+    found = await copy.retrieve("items", [UUID(int=number) for number in range(1, 200)] + [position])
+    await copy.close()
+    covers = found.pop(position).payload["covers"]
+    assert {one.payload["number"] for one in found.values()} >= set(range(1, covers + 1))
+    assert 0 < len(found) < 199
+    assert await store.count("items", SearchFilter()) == 200
+
+
+async def test_a_snapshot_keeps_the_holes_of_files(store: EdgeStore, tmp_path: Path) -> None:
+    """A copy of an almost empty store takes little space, and its files are as long as they were."""
+    await store.put("items", [point(1)])
+    await store.snapshot(tmp_path / "copy")
+
+    def sizes(folder: Path) -> tuple[int, int]:
+        stats = [file.stat() for file in (folder / "items").rglob("*") if file.is_file()]
+        return sum(stat.st_size for stat in stats), 512 * sum(stat.st_blocks for stat in stats)
+
+    assert sizes(tmp_path / "copy")[0] == sizes(store.folder)[0]
+    assert sizes(tmp_path / "copy")[1] < 16 * 2**20
+
+
+async def test_a_snapshot_at_rest(store: EdgeStore, layout: CollectionLayout, tmp_path: Path) -> None:
+    """A store that nobody has open is copied too; one that someone else has is refused, and one that is not there."""
+    await store.put("items", [point(7)])
+    other = EdgeStore(store.folder)
+    with pytest.raises(StoreInUse):
+        await other.snapshot(tmp_path / "copy")
+    await store.close()
+    await other.snapshot(tmp_path / "copy")
+    copy = EdgeStore(tmp_path / "copy")
+    await copy.open([layout], create=False)
+    assert await copy.count("items", SearchFilter()) == 1
+    await copy.close()
+    with pytest.raises(ConfigurationError, match="There is no store"):
+        await EdgeStore(tmp_path / "nothing").snapshot(tmp_path / "of nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+async def test_a_snapshot_cut_short_is_none(store: EdgeStore, tmp_path: Path) -> None:
+    """Where it cannot be written nothing is left under its name, the store works on, and what exists is left alone."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        await store.snapshot(tmp_path / "file" / "copy")
+    with pytest.raises(ConfigurationError, match="exists"):
+        await store.snapshot(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+    await store.put("items", [point(1)])
 
 
 async def test_kill_loses_nothing_acknowledged(tmp_path: Path, layout: CollectionLayout) -> None:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -206,4 +207,12 @@ async def test_a_nameless_vector_is_another_layout() -> None:
     store = QdrantStore(client)
     with pytest.raises(LayoutMismatch, match="vector content: dimension 4 expected, none stored"):
         await store.open([LAYOUT])
+    await store.close()
+
+
+async def test_a_snapshot_is_the_servers_business(tmp_path: Path) -> None:
+    """Who asks for a copy of the files is told what to do instead."""
+    store = QdrantStore(AsyncQdrantClient(":memory:"))
+    with pytest.raises(ConfigurationError, match="Qdrant's own snapshots"):
+        await store.snapshot(tmp_path / "copy")
     await store.close()
