@@ -121,10 +121,9 @@ def common_options(settings: Settings) -> Options:
 def consumer_options(settings: Settings, group: str) -> Options:
     """Options of a lane's consumer.
 
-    Partitions are assigned by range, so that one worker holds the same partition of every topic keyed by user.
-    A classic member is static: a worker that comes back within its session resumes its partitions at once. A
-    member of the consumer protocol (KIP-848) is not: there the broker refuses a crashed static member's
-    successor with a fatal error until the session is over.
+    Partitions are assigned by range, so that one worker holds the same partition of every topic keyed by user. A
+    worker is a static member: one that comes back within its session resumes its partitions. By the consumer
+    protocol (KIP-848) one that crashed is refused by a fatal error until its session is over: the lane waits.
     """
     preferred: Options = {
         "fetch.max.bytes": FETCH_BYTES,
@@ -136,6 +135,7 @@ def consumer_options(settings: Settings, group: str) -> Options:
     required: Options = {
         "group.id": settings.prefixed(group),
         "group.protocol": settings.kafka.group_protocol,
+        "group.instance.id": settings.instance_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
@@ -143,7 +143,6 @@ def consumer_options(settings: Settings, group: str) -> Options:
     }
     if settings.kafka.group_protocol == "classic":
         required |= {
-            "group.instance.id": settings.instance_id,
             "session.timeout.ms": settings.kafka.session_timeout_ms,
             "partition.assignment.strategy": "range",
         }

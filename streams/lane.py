@@ -48,7 +48,16 @@ BACKOFF_S = (0.1, 5.0)
 ASSIGN_TIMEOUT_S = 30.0
 END_UNKNOWN = 2**63 - 1
 
+# What the broker says by KIP-848's protocol to the successor of a static member that crashed; the
+# client calls it fatal.
+NAME_HELD = "instance ID is still used by another member"
+NAME_HELD_S = 2.0
+
 T = TypeVar("T")
+
+
+class NameHeld(Unavailable):
+    """Another member has this one's name: a predecessor that crashed, whose session is not over."""
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -157,9 +166,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._admin = open_admin(self._settings)
         await self._retried("open", self._publisher.open)
-        self._member = Member(
-            self._settings, self._group, self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke
-        )
+        self._join()
         try:
             async with asyncio.TaskGroup() as tasks:
                 workers = [tasks.create_task(self._work(topic)) for topic in self._topics]
@@ -183,9 +190,22 @@ class Lane:
 
     # Taking records.
 
+    def _join(self) -> None:
+        self._member = Member(
+            self._settings, self._group, self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke
+        )
+
     async def _take(self) -> None:
         while not self._stopping:
-            for topic, batch in self._by_topic(await self._member.take(self._batch_records)).items():
+            try:
+                batches = self._by_topic(await self._member.take(self._batch_records))
+            except NameHeld as error:
+                log.warning("waiting to join", lane=self.name, error=str(error))
+                await self._leave()
+                await asyncio.sleep(NAME_HELD_S * (0.5 + random.random()))  # noqa: S311  jitter
+                self._join()
+                continue
+            for topic, batch in batches.items():
                 self._inboxes[topic].put_nowait(batch)
             await self._throttle()
 
@@ -224,6 +244,10 @@ class Lane:
                 hint="Start the worker again: it says how much is gone, and goes on from what is there.",
             )
         if error.code() == KafkaError._FATAL:  # noqa: SLF001  as above
+            if NAME_HELD in error.str():
+                raise NameHeld(
+                    "the group holds this worker's name for one that has not left: its session must end first"
+                )
             raise Fenced(
                 f"The group has put this worker out for good ({error.str()})",
                 hint="If another worker runs under its name: each needs a data_dir or a worker.instance_id of its own. "
@@ -455,11 +479,14 @@ class Lane:
                 delay = min(2 * delay, BACKOFF_S[1])
         return None
 
-    async def _close(self) -> None:
+    async def _leave(self) -> None:
         try:
             await self._member.close()
         except (KafkaException, RuntimeError) as error:
             log.debug("consumer not closed", lane=self.name, error=str(error))
+
+    async def _close(self) -> None:
+        await self._leave()
         await self._publisher.close()
 
 

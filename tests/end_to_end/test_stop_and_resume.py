@@ -184,6 +184,8 @@ def test_other_ways_to_talk_to_kafka(kafka, make_stage, kafka_settings):
             worker.kill()
         with stage.worker("interest") as worker:
             worker.await_that(lambda: applied(worker) > 0, "it goes on")
+            # The consumer protocol holds a crashed member's name until its session is over.
+            assert ("waiting to join" in worker.log) == (kafka_settings == {"group_protocol": "consumer"})
             assert worker.stop() == 0
         with stage.worker("interest") as worker:
             stage.await_settled(worker, "interest")
