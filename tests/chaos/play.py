@@ -37,6 +37,7 @@ SETTLE_TIMEOUT_S = 900.0
 POLL_S = 0.02
 RATE_PER_S = 4_000
 CHUNK = 200
+TRICKLE = 10
 SAMPLE_S = 0.5
 SAMPLES = re.compile(r"^(penchant_\w+?)(?:\{([^}]*)\})? ([\d.e+]+)$", re.MULTILINE)
 # Counted over all lives of all workers: what was refused to a worker that had been overtaken.
@@ -143,7 +144,7 @@ class Play:
     def keep_flowing(self) -> None:
         """Has further events flow if none are under way: somebody must have something to apply."""
         if self._chunks.empty():
-            self.flow(CHUNK)
+            self.flow(TRICKLE)
 
     def resend(self, count: int) -> None:
         """Sends events of the past again."""
