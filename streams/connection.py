@@ -18,6 +18,7 @@ from penchant.settings import Settings
 
 __all__ = [
     "MAX_RECORD_BYTES",
+    "TRANSACTION_TIMEOUT_MS",
     "BrokerUnavailable",
     "Fenced",
     "RecordTooLarge",

@@ -6,16 +6,25 @@ publishes nothing: the broker checks the consumer group's generation when the of
 """
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from penchant.errors import Unavailable
 from penchant.settings import Settings
-from penchant.streams.connection import Fenced, broker_error, open_producer, open_transactional_producer
+from penchant.streams.connection import (
+    TRANSACTION_TIMEOUT_MS,
+    BrokerUnavailable,
+    Fenced,
+    broker_error,
+    open_producer,
+    open_transactional_producer,
+)
 from penchant.streams.member import Member, Offsets, topic_partitions
 from penchant.streams.records import Output
 
@@ -23,12 +32,19 @@ __all__ = ["Courier", "Publisher", "Revoked", "open_publisher"]
 
 log = structlog.get_logger()
 
-TIMEOUT_S = 30.0
-MAX_RESUMES = 3
+TIMEOUT_S = 10.0
+MAX_RESUMES = 1
+HANGS_S = TRANSACTION_TIMEOUT_MS / 1_000  # after that the broker has aborted the transaction by itself
+
+T = TypeVar("T")
 
 
 class Revoked(Unavailable):
     """The partitions were taken away before their work could be committed. Their new owner does it again."""
+
+
+class Hanging(BrokerUnavailable):
+    """A call of the client does not come back."""
 
 
 class Publisher(Protocol):
@@ -81,7 +97,7 @@ class TransactionalPublisher:
         self._settings = settings
         self._lane = lane
         self._producer: Producer | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"publish-{lane}")
+        self._step = 0  # the one waited for; a thread that hung in one before may do nothing more
 
     async def open(self) -> None:
         await self._run(self._initialise)
@@ -95,34 +111,70 @@ class TransactionalPublisher:
         fence: Offsets,
         current: Callable[[], bool],
     ) -> None:
-        await self._run(self._transaction, outputs, offsets, member, fence, current)
+        try:
+            await self._run(
+                lambda step: self._transaction(
+                    step, outputs=outputs, offsets=offsets, member=member, fence=fence, current=current
+                )
+            )
+        except Hanging:
+            log.warning("a transaction hangs: a new producer takes over", lane=self._lane)
+            self._producer = None
+            if not offsets or not await self._run(lambda step: self._stands(step, offsets, member)):
+                raise
 
     async def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Nothing to release: the client goes with its last reference."""
 
-    async def _run(self, function: Callable[..., None], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    async def _run(self, function: Callable[[int], T]) -> T:
+        """Runs a step in a thread that nobody waits for at the end: the client's calls may hang for good.
 
-    def _initialise(self) -> None:
+        `send_offsets_to_transaction` ignores its timeout, and loses its answer where the group's coordinator is
+        restarted at that moment (librdkafka's issues 5456 and 5511).
+
+        Raises:
+            Hanging: the step does.
+        """
+        self._step += 1
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+
+        def work(step: int) -> None:
+            done = Future[T]()
+            try:
+                done.set_result(function(step))
+            except BaseException as error:  # noqa: BLE001  it is raised where someone waits
+                done.set_exception(error)
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(hand_over, done, outcome)
+
+        threading.Thread(target=work, args=(self._step,), name=f"publish-{self._lane}", daemon=True).start()
+        try:
+            return await asyncio.wait_for(outcome, HANGS_S)
+        except TimeoutError:
+            raise Hanging("the broker's part of a transaction hangs") from None
+
+    def _initialise(self, step: int) -> Producer:
         producer = open_transactional_producer(self._settings, self._lane)
         try:
             producer.init_transactions(TIMEOUT_S)
         except KafkaException as error:
             raise broker_error(error) from error
+        self._check(step)
         self._producer = producer
+        return producer
 
     def _transaction(
         self,
+        step: int,
+        *,
         outputs: Sequence[Output],
         offsets: Offsets,
         member: Member,
         fence: Offsets,
         current: Callable[[], bool],
     ) -> None:
-        if self._producer is None:
-            self._initialise()
-        producer = self._producer
-        assert producer is not None  # noqa: S101  set by _initialise
+        producer = self._producer or self._initialise(step)
         committing = False
         try:
             producer.begin_transaction()
@@ -135,24 +187,30 @@ class TransactionalPublisher:
             if not current():
                 raise Revoked("the partitions were revoked")
             resumed(producer.send_offsets_to_transaction, topic_partitions(offsets or fence), metadata, TIMEOUT_S)
+            self._check(step)
             committing = True
             resumed(producer.commit_transaction, TIMEOUT_S)
         except KafkaException as error:
             self._recover(producer, error)
-            if committing and offsets and self._stands(offsets, member):
+            if committing and offsets and self._stands(step, offsets, member):
                 return
             raise as_unavailable(error) from error
         except Unavailable:
             self._abort(producer)
             raise
 
-    def _stands(self, offsets: Offsets, member: Member) -> bool:
-        """Whether a transaction whose commit failed was committed all the same.
+    def _check(self, step: int) -> None:
+        """Ends a step that nobody waits for any more: another is under way in its place."""
+        if step != self._step:
+            raise Hanging("this step was given up")
+
+    def _stands(self, step: int, offsets: Offsets, member: Member) -> bool:
+        """Whether a transaction that failed or hung was committed all the same.
 
         A new producer of the same name first ends what the former left open; then the group's offsets tell.
         """
         if self._producer is None:
-            self._initialise()
+            self._initialise(step)
         try:
             return member.committed(list(offsets)) == offsets
         except KafkaException as error:
@@ -163,7 +221,7 @@ class TransactionalPublisher:
         cause: KafkaError = error.args[0]
         if cause.fatal():
             log.warning("producer lost", lane=self._lane, error=cause.name())
-            self._producer = None
+            self._drop(producer)
         else:
             self._abort(producer)
 
@@ -173,7 +231,21 @@ class TransactionalPublisher:
         except KafkaException as error:
             # Also where there is nothing to abort any more; a new producer ends whatever is left open.
             log.debug("transaction not aborted", lane=self._lane, error=error.args[0].name())
+            self._drop(producer)
+
+    def _drop(self, producer: Producer) -> None:
+        if self._producer is producer:  # and not one that has taken over from it
             self._producer = None
+
+
+def hand_over(done: Future[T], waiting: asyncio.Future[T]) -> None:
+    """Passes on what came of a step, if somebody still waits for it."""
+    if waiting.done():
+        return
+    if (error := done.exception()) is not None:
+        waiting.set_exception(error)
+    else:
+        waiting.set_result(done.result())
 
 
 class AtLeastOncePublisher:
