@@ -20,7 +20,7 @@ from penchant.cli import app
 from penchant.errors import ConfigurationError, PenchantError
 from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons, interest_views
-from penchant.profile.positions import Positions
+from penchant.profile.positions import Position, Positions
 from penchant.profile.signals import Action, Signal, strength_of
 from penchant.profile.state import Limits, ProfileState
 from penchant.profile.store.edge import copy_shards
@@ -33,10 +33,12 @@ from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic
 from penchant.streams.worker import build_parts
 from penchant.verify import Kind, take_snapshot, verify
+from penchant.verify.check import check_log
 from penchant.verify.choice import Sample
 from penchant.verify.compare import compare, same
 from penchant.verify.expected import Expectations, Interpreter, is_weak
 from penchant.verify.held import facts_of
+from penchant.verify.log import Extent
 from penchant.verify.views import views_of
 
 STRONG, WEAK = 12, 8
@@ -241,6 +243,17 @@ def test_a_sample_is_the_same_in_any_order():
     assert len(first) == 20
     assert sampled(1, random.Random(2).sample(users, 500)) == first
     assert sampled(2, users) != first
+
+
+@pytest.mark.parametrize(
+    ("topic_id", "end", "words"), [("b", 99, "created anew"), ("a", 9, "ends at 9"), ("b", None, "created anew")]
+)
+def test_a_store_of_another_log_is_not_compared(topic_id, end, words):
+    """A topic that was created anew, or that ends before what the store covers, gives no verdict."""
+    position = Position(topic_id="a", next_offset=10)
+    with pytest.raises(ConfigurationError, match=words):
+        check_log({("clicks", 0): position}, {("clicks", 0): Extent(topic_id=topic_id, low=0, end=end)})
+    check_log({("clicks", 0): position}, {("clicks", 0): Extent(topic_id="a", low=0, end=None)})
 
 
 # On a real log and a real store.

@@ -110,7 +110,9 @@ def progress_bar() -> Iterator["Tell"]:
     )
     with bar:
         task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=min(done, total), total=total or None
+        )
 
 
 def as_dict(report: "Report") -> dict[str, Any]:

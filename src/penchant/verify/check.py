@@ -21,7 +21,7 @@ from penchant.verify.report import Fact, Kind, Report, UserReport
 
 __all__ = ["Progress", "verify"]
 
-# What is being done, how much of it is done, and how much there is; in records, 0 while that is not known.
+# What is being done, how many records are done, and how many there were at the beginning; 0: that is not known.
 Progress = Callable[[str, int, int], None]
 
 PROGRESS_RECORDS = 5_000
@@ -126,13 +126,18 @@ class LogReader:
         self, starts: Mapping[SourceKey, int], extents: Mapping[SourceKey, Extent], expectations: Expectations
     ) -> None:
         """Reads from `starts` to the end."""
-        total = sum(max(0, extent.end - max(starts[source], extent.low)) for source, extent in extents.items())
+        sizes = [
+            max(0, extent.end - max(starts[source], extent.low))
+            for source, extent in extents.items()
+            if extent.end is not None
+        ]
+        total = sum(sizes)
         covered = {source: position.next_offset for source, position in self.held.positions.items()}
         self.tell("reading the log", 0, total)
-        for record in self.log.read(starts, {source: extent.end for source, extent in extents.items()}):
+        for record in self.log.read(starts, extents):
             self.tally.records += 1
             if self.tally.records % PROGRESS_RECORDS == 0:
-                self.tell("reading the log", min(self.tally.records, total), total)
+                self.tell("reading the log", self.tally.records, total)
             required = record.offset < covered.get((record.topic, record.partition), 0)
             self.tally.in_flight += not required
             for user, fact in self.signals(record):
@@ -172,10 +177,12 @@ def check_log(positions: Mapping[SourceKey, Position], extents: Mapping[SourceKe
     """
     for (topic, number), position in positions.items():
         extent = extents[topic, number]
-        if position.topic_id != extent.topic_id or position.next_offset > extent.end:
+        recreated = position.topic_id != extent.topic_id
+        if recreated or (extent.end is not None and position.next_offset > extent.end):
+            said = "it was created anew" if recreated else f"it ends at {extent.end}"
             raise ConfigurationError(
                 f"{topic}[{number}] is not the log that the store was filled from: the store covers it up to "
-                f"{position.next_offset}, it ends at {extent.end}",
+                f"{position.next_offset}, and {said}",
                 hint="The topic was deleted and created anew, or the store is another's. Nothing can be verified.",
             )
 

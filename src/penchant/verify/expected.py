@@ -7,6 +7,7 @@ of how a signal is weighed, timed, merged or truncated. Its rules are those of d
 import heapq
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from sys import intern
 
 from penchant.profile.identity import Identity
 from penchant.settings import ProfileSettings
@@ -24,6 +25,7 @@ YEAR_1980_MS = 315_532_800_000
 LEAP_YEAR_MS = 366 * 24 * 60 * MINUTE_MS
 AHEAD_MS = 5 * MINUTE_MS
 USUAL_DWELL_MS = 10_000
+SLACK = 1.25  # so much more than the newest is kept, lest they be looked for at every record
 
 
 class Interpreter:
@@ -50,9 +52,8 @@ class Interpreter:
             click = decode(Click, record.value, record.headers)
             check_key(record, click.user_id)
             weight = self.click_weight(click)
-            return click.user_id, Fact(
-                moment(click.at, record.timestamp), click.event_id, click.item_id, str(click.action), weight
-            )
+            time_ms = moment(click.at, record.timestamp)
+            return click.user_id, Fact(time_ms, click.event_id, intern(click.item_id), click.action.value, weight)
         if topic is Topic.POSTS:
             post = decode(Post, record.value, record.headers)
             if not post.media and not post.text.strip():
@@ -68,7 +69,7 @@ class Interpreter:
         check_key(record, event.user_id)
         item_id = self.identity.own_item(event.user_id, event.item_id or event.event_id)
         time_ms = moment(event.at, record.timestamp)
-        return event.user_id, Fact(time_ms, event.event_id, item_id, action, self.weights[action])
+        return event.user_id, Fact(time_ms, event.event_id, intern(item_id), action, self.weights[action])
 
     def click_weight(self, click: Click) -> float:
         """A rating counts by its distance from the middle of the scale, a view by how long it lasted."""
@@ -119,7 +120,7 @@ class Expectations:
         kept = self.users.setdefault(user, {False: {}, True: {}})[weak]
         if fact.event_id not in kept or fact > kept[fact.event_id]:
             kept[fact.event_id] = fact
-        if len(kept) >= 2 * self.limits[weak]:
+        if len(kept) > SLACK * self.limits[weak]:
             few = newest(kept.values(), self.limits[weak])
             kept.clear()
             kept.update((one.event_id, one) for one in few)

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from sys import intern
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -203,5 +204,6 @@ def bare(profile: Profile) -> Kept:
 def facts_of(signals: Sequence[Signal]) -> tuple[Fact, ...]:
     """Signals as ordinary tuples."""
     return tuple(
-        Fact(signal.time, signal.event_id, signal.item_id, str(signal.action), signal.weight) for signal in signals
+        Fact(signal.time, signal.event_id, intern(signal.item_id), signal.action.value, signal.weight)
+        for signal in signals
     )

@@ -33,11 +33,14 @@ log = logging.getLogger("penchant.kafka")
 
 
 class Extent(Struct, frozen=True, kw_only=True):
-    """What a partition holds: records from offset `low` to before offset `end`."""
+    """What a partition holds: records from offset `low` to before offset `end`, or None where the broker does not tell.
+
+    The embedded broker tells the start of the last batch for the end of a log.
+    """
 
     topic_id: str
     low: int
-    end: int
+    end: int | None
 
 
 class Log:
@@ -68,7 +71,6 @@ class Log:
             BrokerUnavailable: the broker does not answer.
             ConfigurationError: the broker refuses, or a topic does not exist.
         """
-        # The embedded broker tells the start of the last batch for the end of a log.
         self.ends_are_true = manages_transactions(self.settings)
         self.admin = open_admin(self.settings)
         try:
@@ -106,17 +108,18 @@ class Log:
                 )
             except KafkaException as error:
                 raise broker_error(error) from error
-            found[name, number] = Extent(topic_id=identities[name].id, low=low, end=end)
+            found[name, number] = Extent(topic_id=identities[name].id, low=low, end=end if self.ends_are_true else None)
         return found
 
-    def read(self, starts: Mapping[SourceKey, int], ends: Mapping[SourceKey, int]) -> Iterator[Record]:
-        """The records from `starts` to `ends`, and perhaps some that have come since.
+    def read(self, starts: Mapping[SourceKey, int], extents: Mapping[SourceKey, Extent]) -> Iterator[Record]:
+        """The records from `starts` to the ends of `extents`, and perhaps some that have come since.
 
         Raises:
             BrokerUnavailable: nothing came for a minute.
             ConfigurationError: the broker refuses.
         """
-        unread = {source for source in starts if starts[source] < ends[source] or not self.ends_are_true}
+        ends = {source: extent.end for source, extent in extents.items()}
+        unread = {source for source, end in ends.items() if end is None or starts[source] < end}
         self.consumer.assign([TopicPartition(*source, starts[source]) for source in sorted(unread)])
         heard = time.monotonic()
         while unread:
@@ -128,7 +131,8 @@ class Log:
                 if problem is None:
                     record = record_of(message)
                     yield record
-                    if self.ends_are_true and record.offset + 1 >= ends[source]:
+                    end = ends[source]
+                    if end is not None and record.offset + 1 >= end:
                         unread.discard(source)  # more may come for as long as anyone writes
                 elif problem.name() == "_PARTITION_EOF":
                     unread.discard(source)
