@@ -26,11 +26,13 @@ from penchant.profile.signals import Action, Signal
 from penchant.profile.store.base import Write
 from penchant.profile.store.edge import EdgeStore
 from penchant.profile.updater import ProfileUpdater
-from penchant.settings import load_settings
+from penchant.settings import Settings, load_settings
 from penchant.streams import lane as lane_module
+from penchant.streams import member as member_module
 from penchant.streams import publish as publish_module
 from penchant.streams.assignment import PartitionLog, Start
 from penchant.streams.codec import decode, encode
+from penchant.streams.connection import consumer_options
 from penchant.streams.events import Click, ItemReady, Post, Recommendations
 from penchant.streams.interest import InterestHandler
 from penchant.streams.lane import INBOX_BATCHES, Batch, Lane
@@ -443,6 +445,13 @@ async def test_a_batch_begun_before_a_reassignment_leaves_nothing_to_remember(
     """
     if instead:
         monkeypatch.setattr(ProfileUpdater, "forget_all", lambda _: None)
+
+    def nameless(settings: Settings, group: str) -> Consumer:
+        options = consumer_options(settings, group)
+        del options["group.instance.id"]  # so that its partitions are free when it leaves, and not a session later
+        return Consumer(options)
+
+    monkeypatch.setattr(member_module, "open_consumer", nameless)
     users = {number: user_in(number) for number in range(3)}
     having = {"kafka": {"group_protocol": "consumer", "options": {}}}
     armed, held, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
