@@ -24,6 +24,7 @@ from penchant.broker import LocalBroker
 from penchant.streams import interest
 from penchant.streams.connection import producer_options
 from penchant.streams.records import Output
+from penchant.verify import verify
 from tests.chaos.traffic import Traffic
 from tests.stage import Stage, Worker, new_stage
 
@@ -66,6 +67,7 @@ class Verdict(Struct, kw_only=True):
         double: signals held twice, or under ids that nobody sent.
         altered: signals that differ from what was sent.
         stale_lists: users whose last list on the topic is not that of the last version of their profile.
+        verified: whether `penchant verify` finds the same: all as the log says.
         deviation: largest difference of a stored vector from one computed in double precision.
     """
 
@@ -75,12 +77,13 @@ class Verdict(Struct, kw_only=True):
     double: int
     altered: int
     stale_lists: int
+    verified: bool
     deviation: float
 
     @property
     def exact(self) -> bool:
         """Whether all is as it must be."""
-        return not (self.lost or self.double or self.altered or self.stale_lists) and self.deviation <= 1e-5
+        return self.verified and not (self.lost or self.double or self.altered or self.stale_lists)
 
 
 class Play:
@@ -273,6 +276,7 @@ class Play:
         held = self.traffic.held()
         profiles = self.stage.snapshot().profiles
         lists = self.stage.lists()
+        report = verify(self.stage.settings)
         lost = double = altered = stale = 0
         for user, parts in held.items():
             profile = profiles.get(user)
@@ -292,7 +296,8 @@ class Play:
             double=double + len(profiles.keys() - held.keys()),
             altered=altered,
             stale_lists=stale,
-            deviation=0.0,
+            verified=report.exact and not report.stale,
+            deviation=report.largest_deviation,
         )
 
 

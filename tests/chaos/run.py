@@ -8,18 +8,30 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from penchant.broker import LocalBroker
 from penchant.streams import content
+from tests.chaos.contrast import Contrast
 from tests.chaos.embedded import Embedded
 from tests.chaos.faults import EMBEDDED, NEEDS_OWN_DISK, SERVED
 from tests.chaos.play import FENCES, Life, Play, Verdict
 from tests.chaos.served import Served
+from tests.end_to_end import test_stop_and_resume as scenes
+from tests.stage import Stage, new_stage
 
-__all__ = ["Outcome", "Strike", "perform", "table"]
+__all__ = ["ENDINGS", "Outcome", "Strike", "contrast_table", "endings", "endings_table", "perform", "table"]
 
 Say = Callable[[str], None]
 
+# Faults that end a worker, or lose what nobody can bring back: it must say so, and do nothing else.
+ENDINGS: Mapping[str, Callable[[Stage], None]] = {
+    "topic recreated while the worker was away": scenes.test_a_topic_created_anew_is_refused,
+    "topic recreated under the worker": scenes.test_a_topic_created_anew_under_a_running_worker_stops_it,
+    "retention removed uncommitted records": scenes.test_a_gap_that_retention_tore_is_reported,
+    "a second worker on the embedded store": scenes.test_a_second_worker_on_the_same_folder_is_refused,
+}
+
 USERS, ITEMS = 2_000, 300
-EMBEDDED_SHARE = 0.55  # of the events and faults
+EMBEDDED_SHARE = len(EMBEDDED) / (len(EMBEDDED) + len(SERVED))  # of the events and faults
 LONGEST_WAIT_S = 2.0  # before a fault
 GROWN_UP_S = 15.0  # a process has loaded what it needs by then
 UNSENT = 1.5  # shares of events that may wait to be sent
@@ -97,6 +109,22 @@ def perform(folder: Path, *, seed: int, events: int, faults: int, say: Say) -> l
             )
         )
     return outcomes
+
+
+def endings(broker: LocalBroker, folder: Path, say: Say) -> dict[str, float]:
+    """Has faults strike that nothing can heal: each must end as its scene says; gives how long the scenes took.
+
+    Raises:
+        AssertionError: one did not.
+    """
+    took = {}
+    for number, (name, scene) in enumerate(ENDINGS.items()):
+        began = time.monotonic()
+        with new_stage(broker, folder / str(number)) as stage:
+            scene(stage)
+        took[name] = time.monotonic() - began
+        say(f"{name}: ended as it must")
+    return took
 
 
 def await_catalogue(play: Play) -> None:
@@ -182,6 +210,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ("counted twice", lambda one: f"{one.verdict.double:,}"),
         ("altered", lambda one: f"{one.verdict.altered:,}"),
         ("last list not of the last profile", lambda one: f"{one.verdict.stale_lists:,}"),
+        ("`penchant verify` agrees", lambda one: "yes" if one.verdict.verified else "no"),
         ("largest deviation of a vector", lambda one: f"{one.verdict.deviation:.1e}"),
         ("store writes refused to the overtaken", lambda one: f"{one.fenced['penchant_conflicts_total']:.0f}"),
         ("publications refused to the overtaken", lambda one: f"{one.fenced['penchant_fenced_total']:.0f}"),
@@ -190,6 +219,26 @@ def table(outcomes: Sequence[Outcome]) -> str:
     ]
     lines += [f"| {name} | {' | '.join(value(one) for one in outcomes)} |" for name, value in rows]
     return "\n".join(lines)
+
+
+def endings_table(took: Mapping[str, float]) -> str:
+    """The faults that nothing can heal, as Markdown."""
+    return "\n".join(
+        ["| fault that nothing heals | ended as it must |", "|---|---:|", *(f"| {name} | yes |" for name in took)]
+    )
+
+
+def contrast_table(found: Contrast) -> str:
+    """What came of the ordinary agent, as Markdown."""
+    strikes = ", ".join(f"{kind} {times} times" for kind, times in found.strikes.items())
+    rows = [
+        ("faults", strikes),
+        ("events", f"{found.tally.events:,}"),
+        ("sent again", f"{found.again:,}"),
+        ("lost", f"{found.tally.lost:,}"),
+        ("counted twice or more", f"{found.tally.double:,}"),
+    ]
+    return "\n".join(["| | ordinary agent |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
