@@ -7,8 +7,8 @@ whatever language its producer is written in.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 Options = dict[str, Any]
+Client = TypeVar("Client", AdminClient, Consumer, Producer)
 
 log = logging.getLogger("penchant.kafka")
 
@@ -69,12 +70,12 @@ class RecordTooLarge(PenchantError):
 
 def open_admin(settings: Settings) -> AdminClient:
     """A client that creates and describes topics."""
-    return AdminClient(common_options(settings), logger=log)
+    return opened(AdminClient, common_options(settings))
 
 
 def open_consumer(settings: Settings, group: str) -> Consumer:
     """A consumer in the group `group` of this namespace, which commits and stores no offset by itself."""
-    return Consumer(consumer_options(settings, group), logger=log)
+    return opened(Consumer, consumer_options(settings, group))
 
 
 def open_producer(settings: Settings, *, delivery_timeout_ms: int) -> Producer:
@@ -85,12 +86,24 @@ def open_producer(settings: Settings, *, delivery_timeout_ms: int) -> Producer:
         delivery_timeout_ms: after which a record that was not acknowledged is reported as failed; 0: never,
             for a publisher that may not commit its inputs before its outputs stand.
     """
-    return Producer(producer_options(settings, delivery_timeout_ms=delivery_timeout_ms), logger=log)
+    return opened(Producer, producer_options(settings, delivery_timeout_ms=delivery_timeout_ms))
 
 
 def open_transactional_producer(settings: Settings, lane: str) -> Producer:
     """A producer for the transactions of this worker's `lane`; call `init_transactions` before anything else."""
-    return Producer(transactional_options(settings, lane), logger=log)
+    return opened(Producer, transactional_options(settings, lane))
+
+
+def opened(client: Callable[..., Client], options: Options) -> Client:
+    """A client with options, which may be wrong.
+
+    Raises:
+        ConfigurationError: they are.
+    """
+    try:
+        return client(options, logger=log)
+    except KafkaException as error:
+        raise broker_error(error) from error
 
 
 def manages_transactions(settings: Settings) -> bool:
