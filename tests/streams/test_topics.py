@@ -191,11 +191,8 @@ def test_a_silent_broker_is_unavailable():
 def test_an_unknown_option_is_a_configuration_error():
     """A misspelt librdkafka option is refused with its name."""
     wrong = load_settings(kafka={"options": {"fetch.max.byte": 1}})
-    with pytest.raises(Exception, match="No such") as caught:
+    with pytest.raises(ConfigurationError, match=r"fetch\.max\.byte"):
         open_consumer(wrong, "penchant-interest")
-    error = broker_error(caught.value)
-    assert isinstance(error, ConfigurationError)
-    assert "fetch.max.byte" in str(error)
 
 
 def test_options_do_not_override_promises():
