@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
 from msgspec import Struct
 
+from penchant.errors import ConfigurationError
 from penchant.settings import Settings
 from penchant.streams.connection import (
     BrokerUnavailable,
@@ -17,7 +19,7 @@ from penchant.streams.connection import (
     open_admin,
 )
 from penchant.streams.records import Record, SourceKey, record_of
-from penchant.streams.topics import Topic, describe_topics
+from penchant.streams.topics import Topic, TopicIdentity, describe_topics
 
 __all__ = ["SOURCES", "Extent", "Log"]
 
@@ -85,31 +87,43 @@ class Log:
 
     def partitions(self) -> list[SourceKey]:
         """All partitions of the topics."""
-        found: list[SourceKey] = []
-        for name in self.topics:
-            try:
-                topic = self.consumer.list_topics(name, timeout=REQUEST_TIMEOUT_S).topics[name]
-            except KafkaException as error:
-                raise broker_error(error) from error
-            if topic.error is not None:
-                raise broker_error(topic.error)
-            found += [(name, number) for number in sorted(topic.partitions)]
+        return [(name, number) for name, topic in self.identities().items() for number in range(topic.partitions)]
+
+    def identities(self) -> dict[str, TopicIdentity]:
+        """Which topics stand behind the names."""
+        found = describe_topics(self.admin, self.topics)
+        if missing := sorted(self.topics.keys() - found.keys()):
+            raise ConfigurationError(
+                f"Topics are missing: {', '.join(missing)}", hint="See that `namespace` is that of the worker."
+            )
         return found
 
     def extents(self) -> dict[SourceKey, Extent]:
         """What each partition holds now. What an open transaction has written is still to come."""
-        partitions = self.partitions()
-        identities = describe_topics(self.admin, self.topics)
-        found: dict[SourceKey, Extent] = {}
-        for name, number in partitions:
-            try:
-                low, end = self.consumer.get_watermark_offsets(
-                    TopicPartition(name, number), timeout=REQUEST_TIMEOUT_S, cached=False
-                )
-            except KafkaException as error:
-                raise broker_error(error) from error
-            found[name, number] = Extent(topic_id=identities[name].id, low=low, end=end if self.ends_are_true else None)
-        return found
+        identities = self.identities()
+        sources = [(name, number) for name, topic in identities.items() for number in range(topic.partitions)]
+        lows = self.offsets(sources, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # it has no types
+        ends = self.offsets(sources, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # as above
+        return {
+            source: Extent(
+                topic_id=identities[source[0]].id,
+                low=lows[source],
+                end=ends[source] if self.ends_are_true else None,
+            )
+            for source in sources
+        }
+
+    def offsets(self, sources: Sequence[SourceKey], spec: OffsetSpec) -> dict[SourceKey, int]:
+        """One offset of each partition."""
+        try:
+            asked = self.admin.list_offsets(
+                {TopicPartition(*source): spec for source in sources},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=REQUEST_TIMEOUT_S,
+            )
+            return {(part.topic, part.partition): found.result().offset for part, found in asked.items()}
+        except KafkaException as error:
+            raise broker_error(error) from error
 
     def read(self, starts: Mapping[SourceKey, int], extents: Mapping[SourceKey, Extent]) -> Iterator[Record]:
         """The records from `starts` to the ends of `extents`, and perhaps some that have come since.
