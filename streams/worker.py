@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -150,6 +151,8 @@ async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> Non
         failing = asyncio.ensure_future(failed())
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping", lanes=list(lanes))
+        for others in ("asyncio", "mode", "faust", "aiokafka"):  # which complain of being stopped while they start
+            logging.getLogger(others).setLevel(logging.CRITICAL + 1)
         end_at_last(settings.worker.stop_timeout_s + FORCE_AFTER_S, status=1 if failing.done() else 0)
         stopping.cancel()
         if failing.done():

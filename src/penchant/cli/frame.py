@@ -1,8 +1,11 @@
 """What all commands share: settings from the global options, what a person sees, and how errors end a command."""
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ __all__ = [
     "Flags",
     "Json",
     "command_group",
+    "ending_the_process",
     "print_json",
     "print_table",
     "printable",
@@ -51,12 +55,41 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except PenchantError as error:
-            stderr().print(f"Error: {printable(str(error.args[0]), lines=True)}", style="red")
-            if error.hint:
-                stderr().print(printable(error.hint, lines=True))
-            raise typer.Exit(error.exit_code) from None
+            raise typer.Exit(reported(error)) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def reported(error: PenchantError) -> int:
+    """Tells a person what went wrong; gives the exit code for it."""
+    stderr().print(f"Error: {printable(str(error.args[0]), lines=True)}", style="red")
+    if error.hint:
+        stderr().print(printable(error.hint, lines=True))
+    return error.exit_code
+
+
+@contextlib.contextmanager
+def ending_the_process() -> Iterator[None]:
+    """Ends the process with the block, by its exit code, and waits for nobody.
+
+    For a worker: when it has stopped all that matters is done, and a Kafka client that hangs may keep the interpreter
+    from ending for good.
+    """
+    status = 1
+    try:
+        yield
+        status = 0
+    except PenchantError as error:
+        status = reported(error)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except Exception:  # noqa: BLE001  as the interpreter would
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
 
 
 def command_group(name: str, help_text: str) -> typer.Typer:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from penchant.cli.frame import say, settings_of
+from penchant.cli.frame import ending_the_process, say, settings_of
 
 __all__ = ["add_to"]
 
@@ -60,7 +60,9 @@ def worker(
     """
     from penchant.streams.worker import run_worker  # noqa: PLC0415  loads the lanes, the store and the encoders
 
-    run_worker(settings_of(ctx), tuple(dict.fromkeys(one.value for one in lane or Lane)))
+    settings = settings_of(ctx)
+    with ending_the_process():
+        run_worker(settings, tuple(dict.fromkeys(one.value for one in lane or Lane)))
 
 
 def demo(
