@@ -73,18 +73,18 @@ def paused(play: Play, name: str, longer_s: float) -> float:
 
 def kill_broker(play: Play, rng: random.Random) -> float:
     """The broker is killed (-9), and started again on its data."""
-    had = play.count()
     play.broker.kill()
     time.sleep(rng.uniform(0.1, 3.0))
+    had = play.count()
     play.restart_broker()
     return play.await_applying(beyond=had, since=time.monotonic())
 
 
 def pause_broker(play: Play, rng: random.Random) -> float:
     """The broker stops answering for a while (SIGSTOP)."""
-    had = play.count()
     os.kill(play.broker_pid, signal.SIGSTOP)
     time.sleep(rng.uniform(1.0, 12.0))
+    had = play.count()
     os.kill(play.broker_pid, signal.SIGCONT)
     return play.await_applying(beyond=had, since=time.monotonic())
 
@@ -101,18 +101,18 @@ def resend(play: Play, rng: random.Random) -> float:
 
 def fill_disk(play: Embedded, rng: random.Random) -> float:
     """The disk under the store fills up, and has space again after a while."""
-    had = play.count()
     with play.full_disk():
         time.sleep(rng.uniform(1.0, 4.0))
+        had = play.count()
     return play.await_applying(beyond=had, since=time.monotonic())
 
 
 def refuse_growth(play: Embedded, rng: random.Random) -> float:
     """No file of the worker may grow for a while, as under a quota: the engine's log cannot be written."""
-    had = play.count()
     pid = play.workers["first"].process.pid
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     time.sleep(rng.uniform(1.0, 4.0))
+    had = play.count()
     resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
     return play.await_applying(beyond=had, since=time.monotonic())
 
@@ -159,42 +159,42 @@ def add(play: Served, rng: random.Random) -> float:
 
 def refuse(play: Served, rng: random.Random) -> float:
     """The store refuses everything for a while."""
-    had = play.count()
     with play.store_that(FaultProxy.refuse):
         time.sleep(rng.uniform(0.5, 4.0))
+        had = play.count()
     return play.await_applying(beyond=had, since=time.monotonic())
 
 
 def cut(play: Served, rng: random.Random) -> float:
     """All connections to the store break, and nobody listens for a while."""
-    had = play.count()
     with play.store_that(FaultProxy.cut):
         time.sleep(rng.uniform(0.5, 4.0))
+        had = play.count()
     return play.await_applying(beyond=had, since=time.monotonic())
 
 
 def hang(play: Served, rng: random.Random) -> float:
     """The store takes requests and never answers, for a while."""
-    had = play.count()
     with play.store_that(FaultProxy.hang):
         time.sleep(rng.uniform(2.0, 6.0))
+        had = play.count()
     return play.await_applying(beyond=had, since=time.monotonic())
 
 
 def late(play: Served, rng: random.Random) -> float:
     """The store does what it is asked, and answers after the deadline."""
-    had = play.count()
     with play.store_that(FaultProxy.late):
         time.sleep(rng.uniform(3.0, 6.0))
+        had = play.count()
     return play.await_applying(beyond=had, since=time.monotonic())
 
 
 def kill_store(play: Served, rng: random.Random) -> float:
     """The store's process is killed (-9), and started again on its data."""
-    had = play.count()
     assert play.engine is not None
     play.engine.kill()
     time.sleep(rng.uniform(0.1, 3.0))
+    had = play.count()
     play.engine.start()
     return play.await_applying(beyond=had, since=time.monotonic())
 
