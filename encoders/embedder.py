@@ -30,8 +30,11 @@ from penchant.settings import EncoderSettings
 
 __all__ = ["Content", "Embedded", "Embedder", "Refusal", "Space", "space"]
 
-# Prepared at a time, per modality: it bounds what decoded sounds may occupy (60 s are 4 MB).
+# Prepared at a time: it bounds what decoded pictures and sounds may occupy (60 s are 4 MB).
 CHUNK = 32
+# A text's tokens are few, and the more texts are sorted together, the less is computed on padding: 4.5 ms for a film's
+# title and genres where 32 at a time take 6.7.
+TEXT_CHUNK = 512
 MAX_THREADS = 4
 
 Vector = NDArray[np.float32]
@@ -140,7 +143,7 @@ class Embedder:
         images = [content.images for content in contents]
         sounds = [content.sounds for content in contents]
         of_text, of_image, of_audio = await asyncio.gather(
-            self._encode(encoders.text, texts),
+            self._encode(encoders.text, texts, TEXT_CHUNK),
             self._encode(encoders.image, images),
             self._encode(encoders.audio, sounds),
         )
@@ -178,14 +181,14 @@ class Embedder:
         return self._encoders
 
     async def _encode(
-        self, encoder: Encoder[Input, Prepared, Raw], inputs: Iterable[Sequence[Input]]
+        self, encoder: Encoder[Input, Prepared, Raw], inputs: Iterable[Sequence[Input]], size: int = CHUNK
     ) -> dict[Input, Vector | Undecodable]:
-        """For each distinct input its unit vector, or why there is none."""
+        """For each distinct input its unit vector, or why there is none; so many are prepared at a time."""
         loop = asyncio.get_running_loop()
         distinct = list(dict.fromkeys(chain.from_iterable(inputs)))
         outcomes: dict[Input, Vector | Undecodable] = {}
-        for start in range(0, len(distinct), CHUNK):
-            chunk = distinct[start : start + CHUNK]
+        for start in range(0, len(distinct), size):
+            chunk = distinct[start : start + size]
             pending = [loop.run_in_executor(self._pool, encoder.prepare, one) for one in chunk]
             usable: dict[Input, Prepared] = {}
             for one, preparing in zip(chunk, pending, strict=True):

@@ -1,6 +1,7 @@
 """MovieLens, from the files to profiles and lists: the result is that of an offline computation, however it came."""
 
 import csv
+import os
 import random
 import time
 from collections import defaultdict
@@ -125,7 +126,8 @@ class Replay:
 @pytest.fixture(scope="module")
 def replay(kafka, make_stage, shared_data, measured) -> Iterator[Replay]:
     """The catalogue embedded once; nobody has rated anything yet, and no worker runs."""
-    with make_stage(kafka, worker={"content_batch_records": 512}) as stage:
+    encoders = {"threads": os.cpu_count()}  # nothing else runs meanwhile
+    with make_stage(kafka, worker={"content_batch_records": 512}, encoders=encoders) as stage:
         found = Replay(stage, shared_data / "movielens-small")
         started = time.monotonic()
         assert found.send_catalogue() == ITEMS

@@ -2,10 +2,11 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from sys import intern
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -103,12 +104,27 @@ def temporary_data(settings: Settings) -> Iterator[Settings]:
 
 def read_sets(settings: Settings, partitions: Collection[SourceKey], choice: Choice) -> Held:
     """A store's positions, and what profiles hold; their vectors are not looked at."""
-    return asyncio.run(read(settings, partitions, choice, views=False))
+    return awaited(read(settings, partitions, choice, views=False))
 
 
 def read_store(settings: Settings, partitions: Collection[SourceKey], choice: Choice) -> Held:
     """A store's positions, and what profiles hold, with how far their vectors are from those of their signals."""
-    return asyncio.run(read(settings, partitions, choice, views=True))
+    return awaited(read(settings, partitions, choice, views=True))
+
+
+def awaited(reading: Coroutine[Any, Any, Held]) -> Held:
+    """What `reading` gives.
+
+    Not as the result of the task that `asyncio.run` makes: Python before 3.11.8 and 3.12.1 writes that out as text,
+    twice, which for a large store takes minutes and much memory.
+    """
+    found: list[Held] = []
+
+    async def keep() -> None:
+        found.append(await reading)
+
+    asyncio.run(keep())
+    return found[0]
 
 
 async def read(settings: Settings, partitions: Collection[SourceKey], choice: Choice, *, views: bool) -> Held:
