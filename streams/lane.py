@@ -30,8 +30,8 @@ from penchant.streams import metrics
 from penchant.streams.assignment import LogRecreated, PartitionLog, Start, describe, start_of
 from penchant.streams.connection import Fenced, broker_error, open_admin
 from penchant.streams.ledger import Due, Handled, Ledger
-from penchant.streams.member import Member
-from penchant.streams.publish import Publisher, Revoked
+from penchant.streams.member import Member, topic_partitions
+from penchant.streams.publish import GENERATION_ERRORS, Publisher, Revoked
 from penchant.streams.records import Output, Record, SourceKey, record_of
 from penchant.streams.topics import describe_topics
 
@@ -389,14 +389,33 @@ class Lane:
             try:
                 found = self._describe(consumer, partitions)
                 stored = self._call(self._positions.load(found))
-                return {
+                starts = {
                     source: start_of(f"{source[0]}[{source[1]}]", found[source], stored.get(source)) for source in found
                 }
+                self._set_back(consumer, {source: start.offset for source, start in starts.items()})
             except Unavailable as error:
                 log.warning("cannot start yet", lane=self.name, error=str(error))
                 time.sleep(delay)
                 delay = min(2 * delay, BACKOFF_S[1])
+            else:
+                return starts
         return None
+
+    def _set_back(self, consumer: Consumer, starts: Mapping[SourceKey, int]) -> None:
+        """Commits where to start, where more than that is committed: the store was set back, and lists are owed anew.
+
+        Else a crash after the store has caught up, and before the lists are published, would leave them owed for good.
+        """
+        ahead = {source: start for source, start in starts.items() if start < self._committed.get(source, start)}
+        if not ahead:
+            return
+        try:
+            consumer.commit(offsets=topic_partitions(ahead), asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in GENERATION_ERRORS:
+                raise broker_error(error) from error
+            return  # whoever has these partitions next does it
+        self._committed |= ahead
 
     def _describe(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[SourceKey, PartitionLog]:
         if not partitions:

@@ -28,7 +28,7 @@ from penchant.streams.connection import (
 from penchant.streams.member import Member, Offsets, topic_partitions
 from penchant.streams.records import Output
 
-__all__ = ["Courier", "Publisher", "Revoked", "open_publisher"]
+__all__ = ["GENERATION_ERRORS", "Courier", "Publisher", "Revoked", "open_publisher"]
 
 log = structlog.get_logger()
 

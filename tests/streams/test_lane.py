@@ -382,6 +382,31 @@ async def test_a_store_that_was_set_back_catches_up(quick, lane_of):
     await second.stop()
 
 
+async def test_lists_owed_to_a_store_that_was_set_back_survive_a_crash(quick, lane_of):
+    """Where the store has caught up and the lists are not published yet, the next worker publishes them."""
+    await send(quick, Topic.CLICKS, range(90))
+    first = lane_of(quick).start()
+    await until(lambda: len(first.scribe.handled) == 90, running=[first])
+    await first.stop()
+    sources = [(quick.prefixed(Topic.CLICKS), number) for number in range(3)]
+    known = await first.positions.load(sources)
+    await first.positions.save(
+        {source: Position(topic_id=one.topic_id, next_offset=2) for source, one in known.items()}
+    )
+    again = sum(one.next_offset - 2 for one in known.values())
+    second = lane_of(quick)
+    second.scribe.failures["refresh"] = 1_000_000
+    second.start()
+    await until(lambda: len(second.scribe.handled) == again, running=[second])
+    await asyncio.sleep(0.5)  # for the positions behind it
+    second.task.cancel()
+    await asyncio.gather(second.task, return_exceptions=True)
+    third = lane_of(quick).start()
+    await until(lambda: len(third.scribe.handled) == again, running=[third])
+    await until(lambda: third.lane._ledger.backlog == 0, running=[third])
+    await third.stop()
+
+
 async def test_a_topic_that_was_created_anew_stops_the_lane(quick, lane_of):
     """Before the start and while it is read: another log is never taken for the former one."""
     admin, clicks = open_admin(quick), quick.prefixed(Topic.CLICKS)
