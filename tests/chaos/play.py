@@ -32,6 +32,7 @@ __all__ = ["Life", "Play", "Verdict"]
 
 log = logging.getLogger("tests.chaos")
 log.disabled = True  # the broker is killed on purpose
+logging.getLogger("tests.kafka").disabled = True
 
 HEALED_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 900.0
