@@ -157,6 +157,10 @@ class Lane:
         """Whether the lane has joined its group."""
         return self._joined.is_set()
 
+    async def joined(self) -> None:
+        """Returns when it has."""
+        await self._joined.wait()
+
     def owns(self, topic: str, partition: int) -> bool:
         """Whether a partition is this worker's now."""
         return (topic, partition) in self._expected

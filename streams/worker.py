@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -199,7 +199,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
         if content.LANE in lanes:
             embedder = Embedder(settings.encoders)
             stack.push_async_callback(embedder.close)
-            tasks.append(asyncio.create_task(embedder.warm_up(), name="warm-up"))  # clicks need not wait for it
+            tasks.append(asyncio.create_task(warmed_up(embedder, running), name="warm-up"))
             handler: Handler = content.ContentHandler(settings, reader, embedder, parts.items)
             running[content.LANE] = build_lane(settings, parts, app, handler, content.LANE)
         if interest.LANE in lanes:
@@ -319,6 +319,13 @@ async def stopped(app: StreamApp, timeout_s: float) -> None:
             await app.stop()
     except TimeoutError:
         log.warning("not finished in time; the next start goes on from what is committed")
+
+
+async def warmed_up(embedder: Embedder, lanes: Mapping[str, Lane]) -> None:
+    """Loads the models as soon as the lanes work: that takes the interpreter for seconds, and clicks need not wait."""
+    for lane in lanes.values():
+        await lane.joined()
+    await embedder.warm_up()
 
 
 async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
