@@ -100,8 +100,8 @@ async def test_a_stop_leaves_nothing_undone(settings):
     [*_, last] = await asyncio.to_thread(everything, settings, Topic.RECOMMENDATIONS)
     assert last.key == b"ada"
     async with serve(settings, ("interest",)) as failed:
-        await asyncio.to_thread(send, settings, click(50))
         before = len(await asyncio.to_thread(everything, settings, Topic.RECOMMENDATIONS))
+        await asyncio.to_thread(send, settings, click(50))
         await until(lambda: len(everything(settings, Topic.RECOMMENDATIONS)) > before, failed)
     assert (await profile(settings)).version == stored.version + 1
 
