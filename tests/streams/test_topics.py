@@ -10,6 +10,7 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # not 
 
 from penchant.errors import ConfigurationError, Unavailable
 from penchant.settings import Settings, load_settings
+from penchant.streams import topics
 from penchant.streams.connection import (
     MAX_RECORD_BYTES,
     Fenced,
@@ -181,8 +182,9 @@ def test_a_record_with_inline_media_fits(settings: Settings):
     assert isinstance(broker_error(caught.value), RecordTooLarge)
 
 
-def test_a_silent_broker_is_unavailable():
+def test_a_silent_broker_is_unavailable(monkeypatch: pytest.MonkeyPatch):
     """Where nothing listens the error is one that waiting may heal, and names what to look at."""
+    monkeypatch.setattr(topics, "REQUEST_TIMEOUT_S", 0.5)
     nowhere = load_settings(kafka={"bootstrap_servers": "127.0.0.1:1"})
     with pytest.raises(Unavailable, match="bootstrap_servers"):
         create_topics(nowhere)
