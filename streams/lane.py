@@ -30,7 +30,7 @@ from penchant.streams import metrics
 from penchant.streams.assignment import LogRecreated, PartitionLog, Start, describe, start_of
 from penchant.streams.connection import Fenced, broker_error, open_admin
 from penchant.streams.ledger import Due, Handled, Ledger
-from penchant.streams.member import Member, topic_partitions
+from penchant.streams.member import Member, name_is_held, topic_partitions
 from penchant.streams.publish import GENERATION_ERRORS, Publisher, Revoked
 from penchant.streams.records import Output, Record, SourceKey, record_of
 from penchant.streams.topics import describe_topics
@@ -52,6 +52,7 @@ END_UNKNOWN = 2**63 - 1
 # client calls it fatal.
 NAME_HELD = "instance ID is still used by another member"
 NAME_HELD_S = 2.0
+FENCED_SESSIONS = 2  # how many sessions' time to wait for one to end
 
 T = TypeVar("T")
 
@@ -209,6 +210,11 @@ class Lane:
                 await asyncio.sleep(NAME_HELD_S * (0.5 + random.random()))  # noqa: S311  jitter
                 self._join()
                 continue
+            except Fenced as error:
+                await self._leave()
+                await self._await_name(error)
+                self._join()
+                continue
             for topic, batch in batches.items():
                 self._inboxes[topic].put_nowait(batch)
             await self._throttle()
@@ -262,6 +268,27 @@ class Lane:
             log.warning("broker", lane=self.name, error=error.name())
         else:
             raise mapped
+
+    async def _await_name(self, fenced: Fenced) -> None:
+        """Finds out who has fenced this worker: after a long silence it may have been its own return to the group.
+
+        That member's session ends, for nobody keeps it alive; another worker's does not.
+
+        Raises:
+            Fenced: another worker has this one's name.
+        """
+        log.warning("fenced: waiting for whoever has this worker's name", lane=self.name, error=str(fenced))
+        group, name = self._settings.prefixed(self._group), self._settings.instance_id
+        until = self._clock() + FENCED_SESSIONS * self._settings.kafka.session_timeout_ms / 1_000
+        while not self._stopping:
+            try:
+                if not await asyncio.to_thread(name_is_held, self._admin, group, name):
+                    return
+            except Unavailable:
+                until += NAME_HELD_S  # nobody's session ends while the broker is away
+            if self._clock() > until:
+                raise fenced
+            await asyncio.sleep(NAME_HELD_S)
 
     async def _throttle(self) -> None:
         """Pauses topics whose inbox is full, and resumes those whose inbox has room again."""
@@ -342,6 +369,8 @@ class Lane:
             metrics.RETRIES.labels(self.name, "publish").inc()
             if isinstance(error, Revoked):
                 metrics.FENCED.labels(self.name).inc()
+                if self._draining:
+                    return False  # nobody polls any more, so nothing will be this worker's again
             else:
                 log.warning("publishing failed; will try again", lane=self.name, error=str(error))
             await asyncio.sleep(self._publish_delay * (0.5 + random.random()))  # noqa: S311  jitter
@@ -507,6 +536,7 @@ class Lane:
             await self._member.close()
         except (KafkaException, RuntimeError) as error:
             log.debug("consumer not closed", lane=self.name, error=str(error))
+        await self._revoked(set(self._expected))  # where the client has not said so itself
 
     async def _close(self) -> None:
         await self._leave()

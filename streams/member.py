@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from penchant.settings import Settings
 from penchant.streams.connection import broker_error, open_consumer
 from penchant.streams.records import SourceKey
 
-__all__ = ["Member", "Offsets", "topic_partitions"]
+__all__ = ["Member", "Offsets", "name_is_held", "topic_partitions"]
 
 POLL_S = 0.05
 TIMEOUT_S = 30.0
@@ -117,6 +118,25 @@ class Member:
 
     async def _on_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def name_is_held(admin: AdminClient, group: str, name: str) -> bool:
+    """Whether a consumer group has a static member of a name.
+
+    Args:
+        admin: asks.
+        group: with its namespace.
+        name: the member's instance id.
+
+    Raises:
+        BrokerUnavailable: waiting may help.
+        ConfigurationError: the broker refuses.
+    """
+    try:
+        found = admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group].result()
+    except KafkaException as error:
+        raise broker_error(error) from error
+    return any(member.group_instance_id == name for member in found.members)
 
 
 def topic_partitions(offsets: Offsets) -> list[TopicPartition]:

@@ -15,7 +15,7 @@ from penchant.profile.items import Items
 from penchant.profile.positions import Position, Positions
 from penchant.profile.store.edge import EdgeStore
 from penchant.streams.assignment import LogRecreated
-from penchant.streams.connection import open_admin, open_producer
+from penchant.streams.connection import open_admin, open_consumer, open_producer
 from penchant.streams.lane import INBOX_BATCHES, Lane
 from penchant.streams.ledger import Handled, Touch
 from penchant.streams.onlooker import TopicReader
@@ -405,6 +405,28 @@ async def test_lists_owed_to_a_store_that_was_set_back_survive_a_crash(quick, la
     await until(lambda: len(third.scribe.handled) == again, running=[third])
     await until(lambda: third.lane._ledger.backlog == 0, running=[third])
     await third.stop()
+
+
+async def test_a_fenced_worker_comes_back_when_nobody_has_its_name(quick, lane_of):
+    """A member of its name that is heard of no more, as it is itself after a long silence, does not end it."""
+    running = lane_of(quick).start()
+    await until(lambda: running.owned == 6, running=[running])
+    intruder = open_consumer(quick, GROUP)
+
+    def intrude():
+        intruder.subscribe([quick.prefixed(topic) for topic in TOPICS])
+        while not intruder.assignment():
+            intruder.poll(0.1)
+        intruder.close()  # a static member does not leave by that
+
+    releases = running.scribe.releases
+    await asyncio.to_thread(intrude)
+    await until(lambda: running.scribe.releases > releases, running=[running])
+    await until(lambda: running.owned == 6, running=[running])
+    await send(quick, Topic.CLICKS, range(60))
+    await until(lambda: len(running.scribe.handled) == 60, running=[running])
+    await running.stop()
+    assert await outputs(quick) == expected(60, 0)
 
 
 async def test_a_topic_that_was_created_anew_stops_the_lane(quick, lane_of):
