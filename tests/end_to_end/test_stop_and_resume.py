@@ -5,8 +5,11 @@ import time
 
 import pytest
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
+from penchant import broker as broker_module
 from penchant.broker import LocalBroker
+from penchant.streams import interest
 from penchant.streams.codec import encode
 from penchant.streams.dead_letters import DeadLetter
 from penchant.streams.events import Click, Media, Post
@@ -19,6 +22,10 @@ USERS = 100
 MANY, FEW, POSTS = 60_000, 2_000, 600
 NEWEST = 192
 REFUSED = 2
+AUTHORIZER = """\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+"""
 
 
 def clicks(stage, count, *, first=0, users=USERS):
@@ -206,6 +213,24 @@ def test_a_broker_that_goes_and_comes_back(kafka, make_stage, tmp_path):
                 stage.await_settled(worker, "interest")
                 assert worker.stop() == 0
                 check(stage, newest(MANY + FEW))
+
+
+def test_a_worker_without_permission_stops(make_stage, tmp_path, monkeypatch):
+    """What the broker does not allow is not tried again and again: exit code 2, and the broker's words."""
+    guarded = f"{broker_module.SERVER_PROPERTIES}{AUTHORIZER}"
+    monkeypatch.setattr(broker_module, "SERVER_PROPERTIES", guarded)
+    with LocalBroker.start(tmp_path / "broker", port=0, engine="kafka") as broker, make_stage(broker) as stage:
+        group = stage.settings.prefixed(interest.GROUP)
+        denied = AclBinding(
+            ResourceType.GROUP, group, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", AclOperation.READ,
+            AclPermissionType.DENY,
+        )  # fmt: skip
+        for made in stage.admin.create_acls([denied]).values():
+            made.result(30)
+        with stage.worker("interest") as worker:
+            assert worker.await_exit() == REFUSED
+            assert "GROUP_AUTHORIZATION_FAILED" in worker.log
+            assert "what the broker allows" in worker.log
 
 
 def test_an_interrupt_stops_as_a_termination_does(stage):
