@@ -68,6 +68,18 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands what was measured to the process that shows it, where the tests are spread over several."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["measured"] = MEASURED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes it."""
+    MEASURED.extend(getattr(node, "workeroutput", {}).get("measured", ()))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Shows what the tests measured: figures that the documentation states."""
     if MEASURED:
