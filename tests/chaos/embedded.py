@@ -7,11 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from penchant.profile.store.edge import copy_shards
 from tests.chaos.play import Play
 
 __all__ = ["Embedded"]
 
-DISK_MIB = 1_024
+DISK_MIB = 4_096
 LEFT_MIB = 16
 
 
@@ -53,12 +54,13 @@ class Embedded(Play):
     def take_copy(self) -> None:
         """Copies the store of a worker that does not run."""
         shutil.rmtree(self._copy, ignore_errors=True)
-        shutil.copytree(self._store, self._copy)
+        copy_shards(self._store, self._copy)
 
     def restore_copy(self) -> None:
         """Puts the older copy in the store's place, and what was there in the copy's. No worker may run."""
-        former = self._store.rename(self._store.with_name("former"))
-        shutil.copytree(self._copy, self._store)
+        former = self._copy.with_name("former")
+        copy_shards(self._store, former)
+        shutil.rmtree(self._store)
+        copy_shards(self._copy, self._store)
         shutil.rmtree(self._copy)
-        shutil.copytree(former, self._copy)
-        shutil.rmtree(former)
+        former.rename(self._copy)
