@@ -31,7 +31,7 @@ from penchant.streams.assignment import LogRecreated, PartitionLog, Start, descr
 from penchant.streams.connection import Fenced, broker_error, open_admin
 from penchant.streams.ledger import Due, Handled, Ledger
 from penchant.streams.member import Member, name_is_held, topic_partitions
-from penchant.streams.publish import GENERATION_ERRORS, Publisher, Revoked
+from penchant.streams.publish import GENERATION_ERRORS, Publisher, Refused, Revoked
 from penchant.streams.records import Output, Record, SourceKey, record_of
 from penchant.streams.topics import describe_topics
 
@@ -52,6 +52,7 @@ END_UNKNOWN = 2**63 - 1
 # client calls it fatal.
 NAME_HELD = "instance ID is still used by another member"
 NAME_HELD_S = 2.0
+LEAVE_S = 10.0
 FENCED_SESSIONS = 2  # how many sessions' time to wait for one to end
 
 T = TypeVar("T")
@@ -367,8 +368,9 @@ class Lane:
         except Unavailable as error:
             self._ledger.undo(publication)
             metrics.RETRIES.labels(self.name, "publish").inc()
-            if isinstance(error, Revoked):
+            if isinstance(error, Refused):
                 metrics.FENCED.labels(self.name).inc()
+            if isinstance(error, Revoked):
                 if self._draining:
                     return False  # nobody polls any more, so nothing will be this worker's again
             else:
@@ -532,13 +534,15 @@ class Lane:
         return None
 
     async def _leave(self) -> None:
+        self._joined.clear()
         try:
-            await self._member.close()
-        except (KafkaException, RuntimeError) as error:
+            await asyncio.wait_for(self._member.close(), LEAVE_S)
+        except (KafkaException, RuntimeError, TimeoutError) as error:
             log.debug("consumer not closed", lane=self.name, error=str(error))
         await self._revoked(set(self._expected))  # where the client has not said so itself
 
     async def _close(self) -> None:
+        self._stopping = True  # also for the polling thread, which may be looking for where to start
         await self._leave()
         await self._publisher.close()
 

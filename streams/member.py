@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from penchant.settings import Settings
-from penchant.streams.connection import broker_error, open_consumer
+from penchant.streams.connection import BrokerUnavailable, broker_error, open_consumer
 from penchant.streams.records import SourceKey
 
 __all__ = ["Member", "Offsets", "name_is_held", "topic_partitions"]
@@ -40,6 +40,7 @@ class Member:
     def __init__(
         self, settings: Settings, group: str, topics: Sequence[str], *, on_assign: Rebalanced, on_revoke: Rebalanced
     ) -> None:
+        self.group = settings.prefixed(group)
         self._consumer = open_consumer(settings, group)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=group)
         self._metadata: Any = None
@@ -78,18 +79,12 @@ class Member:
 
         Raises:
             KafkaException: they were not committed, or it is not known.
+            BrokerUnavailable: this member has left its group meanwhile.
         """
-        self._thread.submit(self._consumer.commit, offsets=topic_partitions(offsets), asynchronous=False).result()
-
-    def committed(self, sources: Sequence[SourceKey]) -> dict[SourceKey, int]:
-        """The group's committed offsets; blocks the calling thread, which must not be the polling one.
-
-        Raises:
-            KafkaException: they are not known.
-        """
-        wanted = [TopicPartition(*source) for source in sources]
-        found = self._thread.submit(self._consumer.committed, wanted, TIMEOUT_S).result()
-        return {(partition.topic, partition.partition): partition.offset for partition in found}
+        try:
+            self._thread.submit(self._consumer.commit, offsets=topic_partitions(offsets), asynchronous=False).result()
+        except RuntimeError as error:
+            raise BrokerUnavailable("this member has left its group") from error
 
     async def close(self) -> None:
         """Leaves: a static member keeps its partitions for a successor of its name.

@@ -7,13 +7,21 @@ publishes nothing: the broker checks the consumer group's generation when the of
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 from penchant.errors import Unavailable
 from penchant.settings import Settings
@@ -22,18 +30,20 @@ from penchant.streams.connection import (
     BrokerUnavailable,
     Fenced,
     broker_error,
+    open_admin,
     open_producer,
     open_transactional_producer,
 )
 from penchant.streams.member import Member, Offsets, topic_partitions
 from penchant.streams.records import Output
 
-__all__ = ["GENERATION_ERRORS", "Courier", "Publisher", "Revoked", "open_publisher"]
+__all__ = ["GENERATION_ERRORS", "Courier", "Publisher", "Refused", "Revoked", "open_publisher"]
 
 log = structlog.get_logger()
 
 TIMEOUT_S = 10.0
 MAX_RESUMES = 1
+ASK_AGAIN_S = 1.0
 HANGS_S = TRANSACTION_TIMEOUT_MS / 1_000  # after that the broker has aborted the transaction by itself
 
 T = TypeVar("T")
@@ -43,8 +53,16 @@ class Revoked(Unavailable):
     """The partitions were taken away before their work could be committed. Their new owner does it again."""
 
 
+class Refused(Revoked):
+    """The broker says so: it has refused a publication."""
+
+
 class Hanging(BrokerUnavailable):
     """A call of the client does not come back."""
+
+
+class Uncertain(BrokerUnavailable):
+    """A commit failed, and may have been done all the same."""
 
 
 class Publisher(Protocol):
@@ -96,6 +114,7 @@ class TransactionalPublisher:
     def __init__(self, settings: Settings, lane: str) -> None:
         self._settings = settings
         self._lane = lane
+        self._admin = open_admin(settings)
         self._producer: Producer | None = None
         self._step = 0  # the one waited for; a thread that hung in one before may do nothing more
 
@@ -117,14 +136,27 @@ class TransactionalPublisher:
                     step, outputs=outputs, offsets=offsets, member=member, fence=fence, current=current
                 )
             )
-        except Hanging:
-            log.warning("a transaction hangs: a new producer takes over", lane=self._lane)
-            self._producer = None
-            if not offsets or not await self._run(lambda step: self._stands(step, offsets, member)):
+        except (Hanging, Uncertain) as error:
+            if isinstance(error, Hanging):
+                log.warning("a transaction hangs: a new producer takes over", lane=self._lane)
+                self._producer = None
+            if not offsets or not await self._stood(member.group, offsets):
                 raise
 
     async def close(self) -> None:
         """Nothing to release: the client goes with its last reference."""
+
+    async def _stood(self, group: str, offsets: Offsets) -> bool:
+        """Whether a transaction of unknown outcome was committed; asks until somebody knows.
+
+        Publishing again what stands would show it twice to readers.
+        """
+        while True:
+            try:
+                return await self._run(lambda step: self._stands(step, group, offsets))
+            except Unavailable as error:
+                log.warning("a transaction's outcome is not known yet", lane=self._lane, error=str(error))
+                await asyncio.sleep(ASK_AGAIN_S * (0.5 + random.random()))  # noqa: S311  jitter
 
     async def _run(self, function: Callable[[int], T]) -> T:
         """Runs a step in a thread that nobody waits for at the end: the client's calls may hang for good.
@@ -159,7 +191,7 @@ class TransactionalPublisher:
         try:
             producer.init_transactions(TIMEOUT_S)
         except KafkaException as error:
-            raise broker_error(error) from error
+            raise as_unavailable(error) from error
         self._check(step)
         self._producer = producer
         return producer
@@ -192,8 +224,8 @@ class TransactionalPublisher:
             resumed(producer.commit_transaction, TIMEOUT_S)
         except KafkaException as error:
             self._recover(producer, error)
-            if committing and offsets and self._stands(step, offsets, member):
-                return
+            if committing:
+                raise Uncertain(f"a commit failed ({error.args[0].name()})") from error
             raise as_unavailable(error) from error
         except Unavailable:
             self._abort(producer)
@@ -204,17 +236,21 @@ class TransactionalPublisher:
         if step != self._step:
             raise Hanging("this step was given up")
 
-    def _stands(self, step: int, offsets: Offsets, member: Member) -> bool:
+    def _stands(self, step: int, group: str, offsets: Offsets) -> bool:
         """Whether a transaction that failed or hung was committed all the same.
 
         A new producer of the same name first ends what the former left open; then the group's offsets tell.
         """
         if self._producer is None:
             self._initialise(step)
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*source) for source in offsets])
         try:
-            return member.committed(list(offsets)) == offsets
+            found = self._admin.list_consumer_group_offsets([asked], require_stable=True, request_timeout=TIMEOUT_S)
+            known = found[group].result().topic_partitions
         except KafkaException as error:
             raise as_unavailable(error) from error
+        # Where others have gone further they have published as well.
+        return all(part.offset >= offsets[part.topic, part.partition] for part in known)
 
     def _recover(self, producer: Producer, error: KafkaException) -> None:
         """Aborts, or gives the producer up where it cannot go on."""
@@ -394,7 +430,7 @@ def resumed(call: Callable[..., None], *arguments: object) -> None:
 def as_unavailable(error: KafkaException) -> Exception:
     """What a failed publication means: only refusals are final, all else may be tried again."""
     if error.args[0].code() in GENERATION_ERRORS:
-        return Revoked(f"the group has moved on ({error.args[0].name()})")
+        return Refused(f"the group has moved on ({error.args[0].name()})")
     mapped = broker_error(error)
     # A producer is fenced also by its own time-out, after a long pause. Whether another worker has this one's name,
     # its consumer is told.

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -141,27 +141,47 @@ async def ended() -> None:
 
 
 async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> None:
-    """Serves until a signal asks to stop."""
+    """Serves until a signal asks to stop, which it may do before broker and store have answered."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with serve(settings, lanes) as failed:
-        stopping = asyncio.create_task(stop.wait())
-        failing = asyncio.ensure_future(failed())
-        await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
-        log.info("stopping", lanes=list(lanes))
-        for others in ("asyncio", "mode", "faust", "aiokafka"):  # which complain of being stopped while they start
-            logging.getLogger(others).setLevel(logging.CRITICAL + 1)
-        end_at_last(settings.worker.stop_timeout_s + FORCE_AFTER_S, status=1 if failing.done() else 0)
-        stopping.cancel()
-        if failing.done():
-            failing.result()
-        failing.cancel()
+    started = asyncio.Event()
+    serving = asyncio.create_task(serve_until(stop, settings, lanes, started))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done() and not started.is_set():
+        serving.cancel()
+    stopping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
 
 
-def end_at_last(after_s: float, *, status: int) -> None:
-    """Ends the process after a while, whatever still hangs: a crash does no harm here, and a stop has a deadline."""
+async def serve_until(stop: asyncio.Event, settings: Settings, lanes: Sequence[str], started: asyncio.Event) -> None:
+    """Serves until `stop` or a failure; says when it has started."""
+    with contextlib.ExitStack() as at_last:
+        async with serve(settings, lanes) as failed:
+            started.set()
+            stopping = asyncio.create_task(stop.wait())
+            failing = asyncio.ensure_future(failed())
+            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+            log.info("stopping", lanes=list(lanes))
+            for others in ("asyncio", "mode", "faust", "aiokafka"):  # which complain of being stopped while they start
+                logging.getLogger(others).setLevel(logging.CRITICAL + 1)
+            error = failing.exception() if failing.done() else None
+            if error is not None:
+                log.error("cannot go on", error=str(error))
+            status = 0 if error is None else getattr(error, "exit_code", 1)
+            at_last.enter_context(ending_at_last(settings.worker.stop_timeout_s + FORCE_AFTER_S, status=status))
+            stopping.cancel()
+            if failing.done():
+                failing.result()
+            failing.cancel()
+
+
+@contextlib.contextmanager
+def ending_at_last(after_s: float, *, status: int) -> Iterator[None]:
+    """Ends the process if the block takes too long, whatever hangs: a crash does no harm, and a stop has a deadline."""
 
     def end() -> None:
         log.warning("some part did not end in time: the process ends without it")
@@ -170,6 +190,10 @@ def end_at_last(after_s: float, *, status: int) -> None:
     timer = threading.Timer(after_s, end)
     timer.daemon = True
     timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.asynccontextmanager

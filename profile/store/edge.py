@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,6 +58,7 @@ __all__ = ["EdgeStore", "StoreInUse", "copy_shards"]
 WRITE_SLICE = 64  # points: 10 to 30 ms of the interpreter's lock
 READ_SLICE = 64  # points, likewise
 SEARCH_SLICE = 8  # queries: 10 to 25 ms at 5,000 points
+BLOCK = 512  # bytes, in which stat counts
 LEAST_FREE = 128 * 2**20  # bytes: several times what the engine may add between two looks, a log's segments included
 FLUSH_POINTS = 4_096  # the log holds some 40 to 100 MB by then, and flushing takes a tenth of a second
 DRAFT = ".new"  # ends the name of what is not whole yet
@@ -99,11 +101,11 @@ class EdgeStore:
             NoCollection: a collection is missing and is not to be created.
             LayoutMismatch: a collection exists with another fingerprint or other dimensions.
         """
+        if not create:
+            self.check_there(layouts)
         try:
             if not self.lock.is_locked:
                 self.take_folder()
-            if not create:
-                self.check_there(layouts)
             for layout in layouts:
                 if layout.name not in self.collections:
                     self.collections[layout.name] = await self.run(Collection, self.folder / layout.name, layout)
@@ -142,12 +144,18 @@ class EdgeStore:
 
     async def release(self) -> None:
         """Closes the collections and gives the folder back, even where flushing fails."""
+        failures: list[StoreUnavailable] = []
         try:
             while self.collections:
                 _, collection = self.collections.popitem()
-                await self.run(collection.close)
+                try:
+                    await self.run(collection.close)
+                except StoreUnavailable as error:
+                    failures.append(error)
         finally:
             self.lock.release()
+        if failures:
+            raise failures[0]
 
     async def flush(self) -> None:
         """Makes what was acknowledged durable against a power cut."""
@@ -383,21 +391,22 @@ class Collection:
                 shard.close()
 
     def close(self) -> None:
-        """Flushes and lets go of the files."""
+        """Flushes and lets go of the files; one that was given up has nothing to flush."""
         try:
-            self.flush()
+            if self.loaded is not None:
+                self.flush()
         finally:
             self.give_up()
 
 
-def check_space(folder: Path) -> None:
-    """Looks whether the disk has room for what the engine may write next.
+def check_space(folder: Path, wanted: int = 0) -> None:
+    """Looks whether the disk has room for so many bytes, and for what the engine may write next.
 
     Raises:
         OSError: it has not.
     """
-    if shutil.disk_usage(folder).free < LEAST_FREE:
-        raise OSError(errno.ENOSPC, f"less than {LEAST_FREE >> 20} MiB are free on the disk")
+    if shutil.disk_usage(folder).free < LEAST_FREE + wanted:
+        raise OSError(errno.ENOSPC, f"less than {LEAST_FREE + wanted >> 20} MiB are free on the disk")
 
 
 def is_engines(error: BaseException) -> bool:
@@ -409,18 +418,20 @@ def copy_shards(source: Path, folder: Path) -> None:
     """Copies the shards of a store that nobody writes; under another name until the copy is whole.
 
     Raises:
-        ConfigurationError: the copy cannot be written.
+        ConfigurationError: the copy cannot be written, or would leave too little of the disk.
     """
-    draft = folder.with_name(f"{folder.name}{DRAFT}")
+    shards = [shard for shard in source.iterdir() if shard.is_dir() and shard.suffix != DRAFT]
+    draft: Path | None = None
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        for shard in source.iterdir():
-            if shard.is_dir() and shard.suffix != DRAFT:
-                shutil.copytree(shard, draft / shard.name, copy_function=copy_file)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        check_space(folder.parent, sum(file.stat().st_blocks * BLOCK for shard in shards for file in shard.rglob("*")))
+        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))  # for its owner alone
+        for shard in shards:
+            shutil.copytree(shard, draft / shard.name, copy_function=copy_file)
         draft.rename(folder)
     except (OSError, shutil.Error) as error:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
         raise ConfigurationError(
             f"The copy {folder} cannot be written: {error}", hint="See that it may be, and that there is space."
         ) from error

@@ -25,13 +25,13 @@ class Sparing(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[tuple[str, int], float] = {}
+        self._said: dict[tuple[str, int, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line that says this has not done so lately."""
+        """Whether the line that says this has not said the same, but for its figures, lately."""
         if record.name.startswith("penchant"):
             return True
-        line, now = (record.pathname, record.lineno), self._clock()
+        line, now = (record.pathname, record.lineno, str(record.msg)), self._clock()
         if now - self._said.get(line, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
             return False
         self._said[line] = now

@@ -59,14 +59,16 @@ def pause(play: Play, rng: random.Random) -> float:
 
 
 def paused(play: Play, name: str, longer_s: float) -> float:
-    """Pauses a worker for its session and longer, if it is not paused yet."""
-    had = play.count()
+    """Pauses a worker for its session and longer, if it is not paused yet.
+
+    What it had taken before it goes on to apply at once, for nothing: only what is committed says that it is back.
+    """
     process = play.workers[name].process
     process.send_signal(signal.SIGSTOP)
     time.sleep(play.stage.settings.kafka.session_timeout_ms / 1_000 + longer_s)
+    had = play.committed()
     process.send_signal(signal.SIGCONT)
-    since = time.monotonic()
-    taken = play.await_applying(name, beyond=had, since=since)
+    taken = play.await_committing(beyond=had, since=time.monotonic())
     play.note_fences(play.workers[name])
     return taken
 

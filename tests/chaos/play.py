@@ -35,7 +35,6 @@ log.disabled = True  # the broker is killed on purpose
 logging.getLogger("tests.kafka").disabled = True
 
 HEALED_TIMEOUT_S = 120.0
-SETTLE_TIMEOUT_S = 900.0
 POLL_S = 0.02
 RATE_PER_S = 4_000
 CHUNK = 200
@@ -214,6 +213,20 @@ class Play:
             self.keep_flowing()
             self.check(wanted)
             assert time.monotonic() < deadline, f"nobody applies events:\n{self.tail()}"
+            time.sleep(POLL_S)
+        return time.monotonic() - since
+
+    def committed(self) -> int:
+        """How many records of the log the interest lane's group has committed."""
+        return sum(self.stage.committed(interest.LANE).values())
+
+    def await_committing(self, *, beyond: int, since: float) -> float:
+        """Waits until the group commits beyond what it had; gives seconds since a moment."""
+        deadline = time.monotonic() + HEALED_TIMEOUT_S
+        while self.committed() <= beyond:
+            self.keep_flowing()
+            self.check(tuple(self.workers))
+            assert time.monotonic() < deadline, f"nobody commits:\n{self.tail()}"
             time.sleep(POLL_S)
         return time.monotonic() - since
 

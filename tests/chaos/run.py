@@ -212,8 +212,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ("last list not of the last profile", lambda one: f"{one.verdict.stale_lists:,}"),
         ("`penchant verify` agrees", lambda one: "yes" if one.verdict.verified else "no"),
         ("largest deviation of a vector", lambda one: f"{one.verdict.deviation:.1e}"),
-        ("store writes refused to the overtaken", lambda one: f"{one.fenced['penchant_conflicts_total']:.0f}"),
-        ("publications refused to the overtaken", lambda one: f"{one.fenced['penchant_fenced_total']:.0f}"),
+        ("store writes merged again", lambda one: f"{one.fenced['penchant_conflicts_total']:.0f}"),
+        ("publications refused", lambda one: f"{one.fenced['penchant_fenced_total']:.0f}"),
         ("worker's memory by third of the run", lambda one: ", ".join(f"{mib:.0f}" for mib in one.memory_mib) + " MiB"),
         ("duration", lambda one: f"{one.seconds / 60:.1f} min"),
     ]

@@ -233,6 +233,14 @@ def test_a_worker_without_permission_stops(make_stage, tmp_path, monkeypatch):
             assert "what the broker allows" in worker.log
 
 
+def test_a_worker_that_waits_for_its_broker_can_be_stopped(stage):
+    """Asked to end before anybody has answered, it does: 0."""
+    with stage.with_settings(kafka={"bootstrap_servers": "127.0.0.1:1"}).worker("interest") as worker:
+        worker.await_that(lambda: "will try again" in worker.log, "it waits")
+        assert worker.stop() == 0
+        assert "Traceback" not in worker.log
+
+
 def test_an_interrupt_stops_as_a_termination_does(stage):
     """Ctrl-C ends a worker in order: 0."""
     with stage.worker("interest") as worker:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from penchant.errors import ConfigurationError, PenchantError
+from penchant.errors import ConfigurationError
 from penchant.profile.identity import Identity
 from penchant.profile.positions import Position
 from penchant.settings import Settings
@@ -30,7 +30,7 @@ CLOCK_SKEW_MS = 5 * 60_000
 NOBODY = Kept(strong=(), weak=())
 
 
-class NotKnown(PenchantError):
+class NotKnown(ConfigurationError):
     """Neither the store nor the log knows the users that were asked for."""
 
 

@@ -1,7 +1,8 @@
 """What every profile must hold, worked out from the log in the plainest way.
 
-This is a second opinion: of the lanes it shares how a record is decoded and which records are refused, and nothing
-of how a signal is weighed, timed, merged or truncated. Its rules are those of docs/semantics.md, written anew.
+This is a second opinion: of the lanes it shares how a record is decoded, which records are refused and what an
+action weighs, and nothing of how a signal is timed, merged or truncated. Its rules are those of docs/semantics.md,
+written anew.
 """
 
 import heapq

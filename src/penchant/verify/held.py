@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from penchant.errors import ConfigurationError
 from penchant.profile.cache import Bounded
+from penchant.profile.identity import OWN_PREFIX
 from penchant.profile.items import Items
 from penchant.profile.positions import Position, Positions
 from penchant.profile.profiles import Profile
@@ -83,7 +85,10 @@ def at_baseline(settings: Settings, baseline: str) -> Iterator[Settings]:
     """
     if "://" in baseline:
         port = (urlsplit(baseline).port or HTTP_PORT) + 1
-        store = settings.store.model_copy(update={"url": baseline, "grpc_port": port})
+        changes: dict[str, object] = {"url": baseline, "grpc_port": port}
+        if urlsplit(baseline).hostname != urlsplit(settings.store.url).hostname:
+            changes["api_key"] = SecretStr("")  # the key is for the other host alone
+        store = settings.store.model_copy(update=changes)
         yield settings.model_copy(update={"store": store})
         return
     if not Path(baseline).is_dir():
@@ -192,7 +197,9 @@ class Viewer:
         deviation = max(float(np.abs(view - vector).max(initial=0)) for view, vector in pairs)
         newest_item_ms = 0
         if deviation > TOLERANCE:
-            versions = [item.version for item in (await self.items.get(content)).values()]
+            # A user's own items are announced to them when they change: they excuse nothing.
+            edited = [item_id for item_id in content if not item_id.startswith(OWN_PREFIX)]
+            versions = [item.version for item in (await self.items.get(edited)).values()]
             newest_item_ms = max((recorded_ms for _, recorded_ms, _ in versions), default=0)
         return Kept(
             strong=kept.strong,
