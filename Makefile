@@ -36,7 +36,7 @@ demo: $(READY)
 
 # Tests wait more than they compute: two at a time, each with a broker of its own.
 test: check
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 EVENTS = 1000000
 FAULTS = 100

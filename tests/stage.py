@@ -22,7 +22,16 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 import numpy as np
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -41,6 +50,7 @@ from penchant.streams.worker import LANES, Parts, build_parts
 
 START_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 480.0
+READABLE_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 0.05
 SETTLE_PAUSE_S = 0.3
@@ -319,6 +329,7 @@ class Stage:
 
     def read(self, topic: Topic) -> list[Record]:
         """All that a reader of committed records finds on a topic."""
+        await_readable(self.admin, self.topic(topic))
         with TopicReader(self.settings, topic, from_beginning=True) as reader:
             return list(reader.to_end())
 
@@ -352,6 +363,25 @@ class Stage:
         taken: list[Snapshot] = []
         asyncio.run(take(taken))
         return taken[0]
+
+
+def await_readable(admin: AdminClient, topic: str) -> None:
+    """Waits a while until readers of committed records can read a topic to its end.
+
+    A commit is acknowledged before its markers are in all partitions, and an open transaction holds readers back.
+    """
+    numbers = admin.list_topics(topic, timeout=10).topics[topic].partitions
+    asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in numbers}
+
+    def ends(level: IsolationLevel) -> dict[int, int]:
+        found = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+        return {part.partition: future.result().offset for part, future in found.items()}
+
+    deadline = time.monotonic() + READABLE_TIMEOUT_S
+    while ends(IsolationLevel.READ_COMMITTED) != ends(IsolationLevel.READ_UNCOMMITTED):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(POLL_S)
 
 
 def environment(settings: Settings) -> dict[str, str]:

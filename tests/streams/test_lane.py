@@ -22,6 +22,7 @@ from penchant.streams.onlooker import TopicReader
 from penchant.streams.publish import open_publisher
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic, create_topics, describe_topics
+from tests.stage import await_readable
 
 GROUP = "penchant-test"
 TOPICS = (Topic.CLICKS, Topic.POSTS)
@@ -213,6 +214,7 @@ async def visible(settings, topic):
     """What a reader of committed records finds on a topic."""
 
     def read():
+        await_readable(open_admin(settings), settings.prefixed(topic))
         with TopicReader(settings, topic, from_beginning=True) as reader:
             return list(reader.to_end())
 
