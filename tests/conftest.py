@@ -76,7 +76,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Takes it."""
+    """Takes over what a process of the tests has measured, when it ends."""
     MEASURED.extend(getattr(node, "workeroutput", {}).get("measured", ()))
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import grpc
@@ -34,13 +34,14 @@ from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer,
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
 from qdrant_client.grpc.qdrant_pb2_grpc import QdrantServicer, add_QdrantServicer_to_server
 
+from tests.chaos.child import Child
+
 __all__ = ["Engine"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 VERSION = "1.19.0"  # the first server that decides conditional writes as this engine does
 STOP_GRACE_S = 5.0
-STOP_TIMEOUT_S = 30.0
 FLUSH_POINTS = 4_096  # the engine shortens its log when it flushes
 MADE_BY = "created.bin"  # the request that a collection was created by
 UNBOUNDED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -65,7 +66,7 @@ INDEX_TYPES = {  # by name: the engine's own values do not hash alike
 Answer = TypeVar("Answer")
 
 
-class Engine:
+class Engine(Child):
     """The engine's process, as its harness sees it: started, killed and started again on the same folder and port.
 
     Args:
@@ -73,20 +74,11 @@ class Engine:
 
     Attributes:
         port: where it listens; chosen at the first start and kept.
-        process: the one running; tests stop and continue it by its signals.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     @property
     def url(self) -> str:
@@ -111,18 +103,6 @@ class Engine:
             said = out.readline()
         assert said, f"the engine ended with {self.process.wait()}:\n{self.log_file.read_text()}"
         self.port = int(said)
-
-    def stop(self) -> int:
-        """Asks it to stop in order, and waits; gives the exit code."""
-        assert self.process
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOP_TIMEOUT_S)
-
-    def kill(self) -> None:
-        """Ends it as a crash does."""
-        assert self.process
-        self.process.kill()
-        self.process.wait()
 
 
 class Refused(Exception):

@@ -159,36 +159,32 @@ def add(play: Served, rng: random.Random) -> float:
     return taken
 
 
-def refuse(play: Served, rng: random.Random) -> float:
-    """The store refuses everything for a while."""
-    with play.store_that(FaultProxy.refuse):
-        time.sleep(rng.uniform(0.5, 4.0))
+def without_store(play: Served, fails: Callable[[FaultProxy], None], for_s: float) -> float:
+    """Has the store fail for a while, in one way."""
+    with play.store_that(fails):
+        time.sleep(for_s)
         had = play.count()
     return play.await_applying(beyond=had, since=time.monotonic())
+
+
+def refuse(play: Served, rng: random.Random) -> float:
+    """The store refuses everything for a while."""
+    return without_store(play, FaultProxy.refuse, rng.uniform(0.5, 4.0))
 
 
 def cut(play: Served, rng: random.Random) -> float:
     """All connections to the store break, and nobody listens for a while."""
-    with play.store_that(FaultProxy.cut):
-        time.sleep(rng.uniform(0.5, 4.0))
-        had = play.count()
-    return play.await_applying(beyond=had, since=time.monotonic())
+    return without_store(play, FaultProxy.cut, rng.uniform(0.5, 4.0))
 
 
 def hang(play: Served, rng: random.Random) -> float:
     """The store takes requests and never answers, for a while."""
-    with play.store_that(FaultProxy.hang):
-        time.sleep(rng.uniform(2.0, 6.0))
-        had = play.count()
-    return play.await_applying(beyond=had, since=time.monotonic())
+    return without_store(play, FaultProxy.hang, rng.uniform(2.0, 6.0))
 
 
 def late(play: Served, rng: random.Random) -> float:
     """The store does what it is asked, and answers after the deadline."""
-    with play.store_that(FaultProxy.late):
-        time.sleep(rng.uniform(3.0, 6.0))
-        had = play.count()
-    return play.await_applying(beyond=had, since=time.monotonic())
+    return without_store(play, FaultProxy.late, rng.uniform(3.0, 6.0))
 
 
 def kill_store(play: Served, rng: random.Random) -> float:

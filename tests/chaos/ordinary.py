@@ -13,14 +13,13 @@ and its offsets are not written together.
 
 import argparse
 import asyncio
-import signal
 import subprocess
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 import faust
@@ -31,11 +30,11 @@ from penchant.profile.store.base import CollectionLayout, Point, SearchFilter, V
 from penchant.profile.store.edge import EdgeStore
 from penchant.streams.codec import decode
 from penchant.streams.events import Click
+from tests.chaos.child import Child
 
 __all__ = ["Ordinary", "Tally", "compare", "group_of", "interests_of", "stored_events", "tally"]
 
 ROOT = Path(__file__).resolve().parents[2]
-STOP_TIMEOUT_S = 60.0
 DIMENSION = 16
 KEPT = 0.6  # of the vector, at each event
 LAYOUT = CollectionLayout(name="users", vectors={"interest": DIMENSION}, indexes={}, fingerprint="ordinary")
@@ -58,7 +57,7 @@ class Tally(Struct, frozen=True, kw_only=True):
     double: int
 
 
-class Ordinary:
+class Ordinary(Child):
     """The agent's process, as its harness sees it: started, killed and started again on the same folder.
 
     Args:
@@ -68,17 +67,9 @@ class Ordinary:
     """
 
     def __init__(self, bootstrap: str, topic: str, folder: Path) -> None:
+        super().__init__(folder)
         self.bootstrap = bootstrap
         self.topic = topic
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
     @property
     def log_file(self) -> Path:
@@ -97,18 +88,6 @@ class Ordinary:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-
-    def stop(self) -> int:
-        """Asks it to stop in order, and waits; gives the exit code."""
-        assert self.process
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOP_TIMEOUT_S)
-
-    def kill(self) -> None:
-        """Ends it as a crash does."""
-        assert self.process
-        self.process.kill()
-        self.process.wait()
 
 
 def tally(folder: Path, sent: Mapping[str, Collection[str]]) -> Tally:

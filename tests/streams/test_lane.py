@@ -367,35 +367,30 @@ async def test_a_stop_finishes_what_has_begun_and_the_next_goes_on_from_there(qu
     await assert_lists_are_in_order(quick)
 
 
-async def test_a_store_that_was_set_back_catches_up(quick, lane_of):
-    """Where positions lie behind the commits, the lane reads again from the positions."""
-    await send(quick, Topic.CLICKS, range(90))
-    first = lane_of(quick).start()
+async def set_back(settings, lane_of):
+    """Has a lane cover 90 records, and sets its positions back; gives how many records lie behind them."""
+    await send(settings, Topic.CLICKS, range(90))
+    first = lane_of(settings).start()
     await until(lambda: len(first.scribe.handled) == 90, running=[first])
     await first.stop()
-    sources = [(quick.prefixed(Topic.CLICKS), number) for number in range(3)]
-    known = await first.positions.load(sources)
+    known = await first.positions.load([(settings.prefixed(Topic.CLICKS), number) for number in range(3)])
     await first.positions.save(
         {source: Position(topic_id=one.topic_id, next_offset=2) for source, one in known.items()}
     )
+    return sum(one.next_offset - 2 for one in known.values())
+
+
+async def test_a_store_that_was_set_back_catches_up(quick, lane_of):
+    """Where positions lie behind the commits, the lane reads again from the positions."""
+    again = await set_back(quick, lane_of)
     second = lane_of(quick).start()
-    again = sum(one.next_offset - 2 for one in known.values())
     await until(lambda: len(second.scribe.handled) == again, running=[second])
     await second.stop()
 
 
 async def test_lists_owed_to_a_store_that_was_set_back_survive_a_crash(quick, lane_of):
     """Where the store has caught up and the lists are not published yet, the next worker publishes them."""
-    await send(quick, Topic.CLICKS, range(90))
-    first = lane_of(quick).start()
-    await until(lambda: len(first.scribe.handled) == 90, running=[first])
-    await first.stop()
-    sources = [(quick.prefixed(Topic.CLICKS), number) for number in range(3)]
-    known = await first.positions.load(sources)
-    await first.positions.save(
-        {source: Position(topic_id=one.topic_id, next_offset=2) for source, one in known.items()}
-    )
-    again = sum(one.next_offset - 2 for one in known.values())
+    again = await set_back(quick, lane_of)
     second = lane_of(quick)
     second.scribe.failures["refresh"] = 1_000_000
     second.start()
