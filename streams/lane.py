@@ -52,6 +52,11 @@ END_UNKNOWN = 2**63 - 1
 # client calls it fatal.
 NAME_HELD = "instance ID is still used by another member"
 NAME_HELD_S = 2.0
+# What the client says of partitions that the broker has assigned and described, and its metadata lack: those that a
+# broker answered while it was starting, or none.
+NOT_KNOWN_YET = frozenset(
+    {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}  # noqa: SLF001  its name
+)
 LEAVE_S = 10.0
 FENCED_SESSIONS = 2  # how many sessions' time to wait for one to end
 
@@ -273,20 +278,22 @@ class Lane:
     async def _await_name(self, fenced: Fenced) -> None:
         """Finds out who has fenced this worker: after a long silence it may have been its own return to the group.
 
-        That member's session ends, for nobody keeps it alive; another worker's does not.
+        That member's session ends, for nobody keeps it alive; another worker's does not. Nobody's ends while the
+        broker is away or the group forms anew, so the waiting begins again behind that.
 
         Raises:
             Fenced: another worker has this one's name.
         """
         log.warning("fenced: waiting for whoever has this worker's name", lane=self.name, error=str(fenced))
         group, name = self._settings.prefixed(self._group), self._settings.instance_id
-        until = self._clock() + FENCED_SESSIONS * self._settings.kafka.session_timeout_ms / 1_000
+        patience = FENCED_SESSIONS * self._settings.kafka.session_timeout_ms / 1_000
+        until = self._clock() + patience
         while not self._stopping:
             try:
                 if not await asyncio.to_thread(name_is_held, self._admin, group, name):
                     return
             except Unavailable:
-                until += NAME_HELD_S  # nobody's session ends while the broker is away
+                until = self._clock() + patience
             if self._clock() > until:
                 raise fenced
             await asyncio.sleep(NAME_HELD_S)
@@ -471,6 +478,8 @@ class Lane:
                     committed=partition.offset if partition.offset >= 0 else None,
                 )
         except KafkaException as error:
+            if error.args[0].code() in NOT_KNOWN_YET:
+                raise Unavailable(f"the client has yet to hear of what it was assigned ({error})") from error
             raise broker_error(error) from error
         except KeyError as error:
             raise Unavailable(f"the topic {error} cannot be described yet") from None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from penchant.settings import Settings
@@ -124,14 +124,17 @@ def name_is_held(admin: AdminClient, group: str, name: str) -> bool:
         name: the member's instance id.
 
     Raises:
-        BrokerUnavailable: waiting may help.
+        BrokerUnavailable: waiting may help; so while the group forms anew, when no member's session can end.
         ConfigurationError: the broker refuses.
     """
     try:
         found = admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group].result()
     except KafkaException as error:
         raise broker_error(error) from error
-    return any(member.group_instance_id == name for member in found.members)
+    held = any(member.group_instance_id == name for member in found.members)
+    if held and found.state is not ConsumerGroupState.STABLE:
+        raise BrokerUnavailable(f"the group {group} forms anew")
+    return held
 
 
 def topic_partitions(offsets: Offsets) -> list[TopicPartition]:

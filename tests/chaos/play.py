@@ -237,8 +237,10 @@ class Play:
             assert code is None, f"the worker {name!r} ended with {code}:\n{self.tail()}"
 
     def tail(self) -> str:
-        """The end of the workers' log."""
-        return self.stage.log_file.read_text(errors="replace")[-6_000:]
+        """The end of the workers' log; at its end once more the lines that are no mere warnings."""
+        lines = self.stage.log_file.read_text(errors="replace")[-60_000:].splitlines()
+        grave = [line for line in lines if not re.search(r"\[(debug|info|warning) *\]", line)]
+        return "\n".join([*lines[-20:], "", *grave[-20:]])
 
     def count(self) -> dict[str, float]:
         """What each worker has applied in its life."""
