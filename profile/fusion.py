@@ -3,15 +3,23 @@
 Slice m of an item is the unit vector of modality m scaled by sqrt(a_m), where the shares `a` are renormalised
 over the modalities that the item has. So items have unit length, a dot product of two items is the share-weighted
 mean of their cosines by modality, and a score splits exactly by slice.
+
+What a knowledge graph knows of an item is a slice *apart*: its share stands against that of all other slices together,
+so that a film with nothing but a title leans on the graph no more than one with pictures and sound.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["Slice", "Space", "space_of"]
+__all__ = ["GRAPH", "Slice", "Space", "space_of"]
+
+GRAPH = "graph"
+# Which model fills the graph's slice may change while a worker runs: that is kept with the items, not with the space.
+PUBLISHED = "published"
 
 Vector = NDArray[np.float32]
 
@@ -23,12 +31,14 @@ class Slice(Struct, frozen=True):
         dimension: components.
         share: how much the modality counts beside the others.
         fingerprint: of the encoder that fills the slice.
+        apart: the share is the slice's part of the whole, and the others share the rest.
     """
 
     name: str
     dimension: int
     share: float
     fingerprint: str
+    apart: bool = False
 
 
 class Space(Struct, frozen=True, dict=True):
@@ -44,7 +54,10 @@ class Space(Struct, frozen=True, dict=True):
     @property
     def fingerprint(self) -> str:
         """Tells spaces apart whose vectors must not be mixed."""
-        return ";".join(f"{part.name}={part.fingerprint}:{part.dimension}*{part.share:g}" for part in self.slices)
+        return ";".join(
+            f"{part.name}={part.fingerprint}:{part.dimension}{'/' if part.apart else '*'}{part.share:g}"
+            for part in self.slices
+        )
 
     def bounds(self) -> dict[str, slice]:
         """Where each slice lies in a content vector."""
@@ -64,15 +77,36 @@ class Space(Struct, frozen=True, dict=True):
         Returns:
             Shape (dimension,), unit length.
         """
-        present = {name for name, vector in vectors.items() if vector.any()}
-        total = sum(part.share for part in self.slices if part.name in present)
-        if not total:
+        shares = self.shares({name for name, vector in vectors.items() if vector.any()})
+        if not shares:
             return None
         content = np.zeros(self.dimension, np.float32)
-        for part, bounds in zip(self.slices, self.bounds().values(), strict=True):
-            if part.name in present:
-                content[bounds] = vectors[part.name] * np.sqrt(part.share / total)
+        for name, bounds in self.bounds().items():
+            if name in shares:
+                content[bounds] = vectors[name] * np.sqrt(shares[name])
         return content
+
+    def shares(self, present: AbstractSet[str]) -> dict[str, float]:
+        """The shares of an item that has the slices named; they sum to 1, or there are none."""
+        parts = [part for part in self.slices if part.name in present and part.share]
+        apart = sum(part.share for part in parts if part.apart)
+        beside = sum(part.share for part in parts if not part.apart)
+        if not (apart and beside):
+            return {part.name: part.share / (apart + beside) for part in parts}
+        return {part.name: part.share if part.apart else part.share * (1 - apart) / beside for part in parts}
+
+    def split(self, content: Vector) -> dict[str, Vector]:
+        """The unit vectors that a content vector was fused from, by slice; absent slices are left out.
+
+        Args:
+            content: shape (dimension,).
+        """
+        found: dict[str, Vector] = {}
+        for name, bounds in self.bounds().items():
+            length = np.linalg.norm(content[bounds])
+            if length:
+                found[name] = (content[bounds] / length).astype(np.float32)
+        return found
 
     def parts(self, query: Vector, items: NDArray[np.float32]) -> NDArray[np.float32]:
         """Dot products of a query with items, by slice.
@@ -91,7 +125,22 @@ class Space(Struct, frozen=True, dict=True):
         return np.stack([np.linalg.norm(vectors[:, bounds], axis=1) for bounds in self.bounds().values()], axis=1)
 
 
-def space_of(dimensions: Mapping[str, int], fingerprints: Mapping[str, str], shares: Mapping[str, float]) -> Space:
-    """The space of a set of encoders: one slice a modality, in the encoders' order."""
-    names: Sequence[str] = list(dimensions)
-    return Space(tuple(Slice(name, dimensions[name], shares[name], fingerprints[name]) for name in names))
+def space_of(
+    dimensions: Mapping[str, int],
+    fingerprints: Mapping[str, str],
+    shares: Mapping[str, float],
+    *,
+    graph_dimension: int = 0,
+) -> Space:
+    """The space of a set of encoders: one slice a modality, in the encoders' order, and the graph's where it has one.
+
+    Args:
+        dimensions: of the encoders' outputs, by modality.
+        fingerprints: of the encoders.
+        shares: of the slices; those of no encoder here are left alone.
+        graph_dimension: of the graph's slice; 0: there is none.
+    """
+    slices = [Slice(name, dimensions[name], shares[name], fingerprints[name]) for name in dimensions]
+    if graph_dimension:
+        slices.append(Slice(GRAPH, graph_dimension, shares[GRAPH], PUBLISHED, apart=True))
+    return Space(tuple(slices))

@@ -79,7 +79,12 @@ def build_parts(settings: Settings) -> Parts:
     """The parts that the settings ask for, not yet opened."""
     store = open_store(settings)
     encoders = encoder_space()
-    space = space_of(encoders.dimensions, encoders.fingerprints, settings.fusion.model_dump())
+    space = space_of(
+        encoders.dimensions,
+        encoders.fingerprints,
+        settings.fusion.shares,
+        graph_dimension=settings.fusion.graph_dimension,
+    )
     identity = Identity(settings.id_key.get_secret_value())
     profile = settings.profile
     limits = Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits)

@@ -85,11 +85,23 @@ class StoreSettings(Section):
 
 
 class FusionSettings(Section):
-    """Shares of the modalities in an item's content vector, renormalised over those that an item has."""
+    """Shares of the modalities in an item's content vector, renormalised over those that an item has.
+
+    What an item says of itself shares what the graph leaves: 1 - `graph` where the item has a place in the graph.
+    """
 
     text: Share = Field(default=0.5, description="share of the text slice")
     image: Share = Field(default=0.3, description="share of the image slice")
     audio: Share = Field(default=0.2, description="share of the audio slice")
+    graph: Share = Field(default=0.4, description="share of the graph slice against all others together")
+    graph_dimension: int = Field(
+        default=64, ge=1, le=1_024, description="components of the graph slice; what is published is projected to it"
+    )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each slice, by its name."""
+        return {"text": self.text, "image": self.image, "audio": self.audio, "graph": self.graph}
 
 
 class ProfileSettings(Section):

@@ -66,6 +66,32 @@ def test_an_all_zero_slice_counts_as_absent():
     np.testing.assert_array_equal(content, SPACE.fuse({"text": text}))
 
 
+WITH_GRAPH = Space((*SPACE.slices, Slice("graph", 5, 0.4, "published", apart=True)))
+
+
+@given(NAMES, SEEDS)
+def test_the_graph_stands_against_all_else_together(names, seed):
+    """Whatever an item says of itself, the graph has its part of the whole, and the rest shares as without it."""
+    graph = np.array([0, 3, 0, 4, 0], np.float32) / 5
+    own = modalities(names, seed)
+    content = WITH_GRAPH.fuse({**own, "graph": graph})
+    assert np.linalg.norm(content) == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(content[-5:], graph * np.sqrt(0.4), atol=1e-6)
+    np.testing.assert_allclose(content[:-5], SPACE.fuse(own) * np.sqrt(0.6), atol=1e-6)
+    np.testing.assert_array_equal(WITH_GRAPH.fuse(own)[:-5], SPACE.fuse(own))
+    np.testing.assert_allclose(WITH_GRAPH.fuse({"graph": graph})[-5:], graph, atol=1e-6)
+
+
+@given(NAMES, SEEDS, st.booleans())
+def test_a_content_vector_gives_its_slices_back(names, seed, placed):
+    """What was fused can be taken apart again, and fused with more or less, without embedding anything."""
+    own = modalities(names, seed) | ({"graph": np.array([1, 0, 0, 0, 0], np.float32)} if placed else {})
+    found = WITH_GRAPH.split(WITH_GRAPH.fuse(own))
+    assert found.keys() == own.keys()
+    for name, vector in own.items():
+        np.testing.assert_allclose(found[name], vector, atol=1e-6)
+
+
 @pytest.mark.parametrize("vectors", [{}, {"image": np.zeros(3, np.float32)}])
 def test_an_item_without_content_has_no_vector(vectors):
     """Nothing is not a direction."""
@@ -88,6 +114,7 @@ def test_a_modality_without_a_share_does_not_count():
         (Slice("text", 4, 0.6, "t1"), *SPACE.slices[1:]),
         SPACE.slices[::-1],
         SPACE.slices[:2],
+        (*SPACE.slices[:2], Slice("audio", 2, 0.2, "a1", apart=True)),
     ],
 )
 def test_spaces_that_must_not_be_mixed_have_different_fingerprints(changed):

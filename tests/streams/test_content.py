@@ -44,7 +44,7 @@ async def items(tmp_path):
     """Items of an embedded store."""
     settings = load_settings()
     encoders = encoder_space()
-    space = space_of(encoders.dimensions, encoders.fingerprints, settings.fusion.model_dump())
+    space = space_of(encoders.dimensions, encoders.fingerprints, settings.fusion.shares, graph_dimension=4)
     store = EdgeStore(tmp_path / "store")
     items = Items(store, "items", space)
     await store.open([items.layout])
