@@ -1,0 +1,267 @@
+"""What items have to do with each other: which came before which, and how often each was liked, as decayed sums.
+
+Every positive signal on an item is a *transition*: to this item, after the user's most recent other ones. An item's
+*row* is the sum of its transitions: how often it was liked (in all, and lately), and after what. A row with a large
+share of the items that a user has just liked is an item that goes on from there.
+
+All sums are forward-decayed (Cormode et al., "Forward Decay", ICDE 2009): an event of time t weighs 2^((t - L)/H) for
+ever, with a fixed landmark L, and whoever reads a sum at a later moment divides by that moment's weight. So a sum
+needs no touching while time passes, does not depend on the order of its events, and two rows compare as they are. In
+double precision the shortest half-life, 30 days, reaches its end in 2098; from there on times count as that one.
+
+What goes into a row is said once for all by the log of transitions: truncation looks at one transition after the
+other, so that batches may be cut anywhere. A row notes the newest record of each partition that it has taken in, and
+a transition whose origin lies at or before that is in it already.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy import sparse
+
+from penchant.profile.signals import Action, Signal
+
+__all__ = [
+    "FADE",
+    "LANDMARK_MS",
+    "MOST_PREVIOUS",
+    "POPULARITY_HALF_LIVES_MS",
+    "ROW_HALF_LIFE_MS",
+    "ROW_LIMIT",
+    "Row",
+    "RowTable",
+    "Transition",
+    "growth",
+    "is_positive",
+    "item_key",
+    "positives",
+    "predecessors",
+    "recent_items",
+    "transition_scores",
+]
+
+DAY_MS = 86_400_000
+LANDMARK_MS = 1_577_836_800_000  # the year 2020
+POPULARITY_HALF_LIVES_MS = (30 * DAY_MS, 365 * DAY_MS)
+ROW_HALF_LIFE_MS = 365 * DAY_MS
+MOST_DOUBLINGS = 960  # of a weight since the landmark: leaves room for 2^63 of the largest
+
+POSITIVE_WEIGHT = 1.0  # a click, twenty seconds of viewing, four stars of five
+AUTHORED = frozenset({Action.POST, Action.UPLOAD, Action.SEARCH})
+
+MOST_PREVIOUS = 50
+FADE = 0.9
+ROW_LIMIT = 256
+SHRINK = 5.0
+
+Weighted = tuple[str, float]  # item id, weight
+Origin = tuple[str, int]  # topic, partition
+Floats = NDArray[np.float64]
+
+
+class Transition(Struct, frozen=True, kw_only=True):
+    """A positive signal on an item, after others of the same user.
+
+    Attributes:
+        item_id: what it happened to.
+        at: when, epoch milliseconds.
+        previous: the user's most recent earlier items, latest first, with their weights.
+        origin: the partition of the record that told of it; and
+        offset: where in it.
+    """
+
+    item_id: str
+    at: int
+    previous: tuple[Weighted, ...]
+    origin: Origin
+    offset: int
+
+
+class Row(Struct, frozen=True, kw_only=True, eq=False):
+    """An item's transitions, summed. All decayed sums are as of the landmark.
+
+    Attributes:
+        count: how many there were.
+        popularity: decayed counts, by `POPULARITY_HALF_LIVES_MS`.
+        keys: `item_key` of the items that came before, ascending, shape (m,), m at most `ROW_LIMIT`.
+        sums: their decayed weights, by `ROW_HALF_LIFE_MS`, shape (m,), positive.
+        applied: by origin, the offset of the last record that is in the sums.
+    """
+
+    item_id: str
+    count: int = 0
+    popularity: tuple[float, ...] = (0.0,) * len(POPULARITY_HALF_LIVES_MS)
+    keys: NDArray[np.uint64] = msgspec.field(default_factory=lambda: np.zeros(0, np.uint64))
+    sums: Floats = msgspec.field(default_factory=lambda: np.zeros(0))
+    applied: Mapping[Origin, int] = {}
+
+    def adding(self, transitions: Iterable[Transition]) -> "Row":
+        """This row with further transitions, in their order; those that are in it already change nothing."""
+        count, popularity, applied = self.count, list(self.popularity), dict(self.applied)
+        sums = dict(zip(self.keys.tolist(), self.sums.tolist(), strict=True))
+        for transition in transitions:
+            if transition.offset <= applied.get(transition.origin, -1):
+                continue
+            applied[transition.origin] = transition.offset
+            count += 1
+            for horizon, half_life_ms in enumerate(POPULARITY_HALF_LIVES_MS):
+                popularity[horizon] += growth(transition.at, half_life_ms)
+            weight = growth(transition.at, ROW_HALF_LIFE_MS)
+            for item_id, share in transition.previous:
+                key = item_key(item_id)
+                sums[key] = sums.get(key, 0.0) + share * weight
+            if len(sums) > ROW_LIMIT:
+                kept = sorted(sums.items(), key=lambda one: (one[1], one[0]), reverse=True)[:ROW_LIMIT]
+                sums = dict(kept)
+        if count == self.count:
+            return self
+        keys = np.fromiter(sums.keys(), np.uint64, len(sums))
+        order = np.argsort(keys)
+        return Row(
+            item_id=self.item_id,
+            count=count,
+            popularity=tuple(popularity),
+            keys=keys[order],
+            sums=np.fromiter(sums.values(), np.float64, len(sums))[order],
+            applied=applied,
+        )
+
+    def popularity_at(self, now_ms: int) -> Floats:
+        """How often the item was liked, as of a moment: by `POPULARITY_HALF_LIVES_MS`, and in all; shape (3,)."""
+        decayed = [
+            value / growth(now_ms, half_life_ms)
+            for value, half_life_ms in zip(self.popularity, POPULARITY_HALF_LIVES_MS, strict=True)
+        ]
+        return np.array([*decayed, float(self.count)])
+
+
+class RowTable:
+    """Rows of many candidates, compiled for scoring.
+
+    Args:
+        rows: one a candidate; None: it has none.
+    """
+
+    def __init__(self, rows: Sequence[Row | None]) -> None:
+        empty = Row(item_id="")
+        known = [row or empty for row in rows]
+        lengths = [len(row.keys) for row in known]
+        self._keys, columns = np.unique(np.concatenate([empty.keys, *(row.keys for row in known)]), return_inverse=True)
+        scaled = [row.sums / np.sqrt(row.count + SHRINK) for row in known]
+        self._sums = sparse.csr_matrix(
+            (np.concatenate([empty.sums, *scaled]), columns, np.cumsum([0, *lengths])),
+            shape=(len(known), len(self._keys)),
+        ).tocsc()
+
+    def scores(self, keys: Sequence[NDArray[np.uint64]], weights: Sequence[Floats]) -> Floats:
+        """Sums of weights times rows, shape (users, candidates).
+
+        Args:
+            keys: by user, of distinct items; shape (k,).
+            weights: of them, likewise.
+        """
+        if not self._keys.size:
+            return np.zeros((len(keys), self._sums.shape[0]))
+        flat = np.concatenate([np.zeros(0, np.uint64), *keys])
+        users = np.repeat(np.arange(len(keys)), [len(one) for one in keys])
+        columns = np.minimum(np.searchsorted(self._keys, flat), self._keys.size - 1)
+        known = self._keys[columns] == flat
+        asked = sparse.csc_matrix(
+            (np.concatenate([np.zeros(0), *weights])[known], (columns[known], users[known])),
+            shape=(self._keys.size, len(keys)),
+        )
+        return np.asarray((self._sums @ asked).toarray().T)
+
+
+def transition_scores(
+    recent: Sequence[Sequence[Weighted]], rows: Sequence[Row | None] | RowTable, counts: Mapping[str, int]
+) -> Floats:
+    """How well candidates follow what users have just liked, shape (users, candidates).
+
+        score(c) = Σ_j weight_j · row_c[j] / (√(n_c + 5) · √(n_j + 5))
+
+    as of the landmark: comparable between candidates and users, and zero where nothing is known.
+
+    Args:
+        recent: by user, distinct items with their weights, as `recent_items` gives them.
+        rows: of the candidates.
+        counts: by item, how often those in `recent` were liked; 0 where they are left out.
+    """
+    table = rows if isinstance(rows, RowTable) else RowTable(rows)
+    keys = [np.array([item_key(item_id) for item_id, _ in items], np.uint64) for items in recent]
+    weights = [
+        np.array([weight / np.sqrt(counts.get(item_id, 0) + SHRINK) for item_id, weight in items]) for items in recent
+    ]
+    return table.scores(keys, weights)
+
+
+def is_positive(signal: Signal) -> bool:
+    """Whether a signal says that a user liked something that was there to be liked.
+
+    Writing and uploading do not, and what was written may be private; nor does a glance. (Taking every event for a
+    positive one makes recommendations worse.)
+    """
+    return signal.weight >= POSITIVE_WEIGHT and signal.action not in AUTHORED
+
+
+def positives(signals: Iterable[Signal]) -> list[Signal]:
+    """The positive ones among `signals`, oldest first, by (time, event id)."""
+    return sorted(filter(is_positive, signals), key=moment)
+
+
+def predecessors(
+    past: Sequence[Signal], *, of: Signal, most: int = MOST_PREVIOUS, fade: float = FADE
+) -> tuple[Weighted, ...]:
+    """The most recent other items before a signal, latest first; the k-th weighs fade^k, from 0 on.
+
+    Args:
+        past: of the signal's user, as `positives` gives them; it may go on beyond the signal.
+        of: the signal.
+        most: how many items.
+        fade: how much less each weighs than the one after it.
+    """
+    return faded(past[: bisect_left(past, moment(of), key=moment)], {of.item_id}, most, fade)
+
+
+def recent_items(past: Sequence[Signal], *, most: int = MOST_PREVIOUS, fade: float = FADE) -> tuple[Weighted, ...]:
+    """The most recent items of a user, latest first, weighing as they will when something follows them.
+
+    Args:
+        past: as `positives` gives it.
+        most: how many items.
+        fade: how much less each weighs than the one after it.
+    """
+    return faded(past, set(), most, fade)
+
+
+def faded(past: Sequence[Signal], left_out: set[str], most: int, fade: float) -> tuple[Weighted, ...]:
+    """The distinct items of `past` from its end, with their weights."""
+    found: list[Weighted] = []
+    met = set(left_out)
+    for signal in reversed(past):
+        if len(found) == most:
+            break
+        if signal.item_id not in met:
+            met.add(signal.item_id)
+            found.append((signal.item_id, fade ** len(found)))
+    return tuple(found)
+
+
+def moment(signal: Signal) -> tuple[int, str]:
+    """What orders a user's signals."""
+    return signal.time, signal.event_id
+
+
+def growth(time_ms: int, half_life_ms: int) -> float:
+    """The weight of an event as of the landmark."""
+    return float(2.0 ** min((time_ms - LANDMARK_MS) / half_life_ms, MOST_DOUBLINGS))
+
+
+def item_key(item_id: str) -> int:
+    """Stands for an item in rows: 64 bits."""
+    return int.from_bytes(blake2b(item_id.encode(), digest_size=8, person=b"affinity").digest(), "little")
