@@ -31,8 +31,10 @@ __all__ = [
     "LayoutMismatch",
     "NoCollection",
     "Point",
+    "Query",
     "Scored",
     "SearchFilter",
+    "SparseVector",
     "Store",
     "StoreUnavailable",
     "Write",
@@ -69,14 +71,31 @@ class CollectionLayout(Struct, frozen=True, kw_only=True):
     Attributes:
         name: with its namespace.
         vectors: dimension by name; all are compared by dot product.
+        sparse: names of sparse vectors, compared likewise.
         indexes: payload fields that filters use, by name: "keyword", "integer" or "bool".
         fingerprint: stands for whatever made the vectors; compared on opening, never computed with.
     """
 
     name: str
     vectors: Mapping[str, int]
+    sparse: Sequence[str] = ()
     indexes: Mapping[str, str]
     fingerprint: str
+
+
+class SparseVector(Struct, frozen=True, eq=False):
+    """A vector of which only some components are not zero.
+
+    Attributes:
+        indices: which, distinct; uint32, shape (m,).
+        values: their values; float32, shape (m,).
+    """
+
+    indices: NDArray[np.uint32]
+    values: Vector
+
+
+Query = Vector | SparseVector
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -85,6 +104,7 @@ class Point(Struct, frozen=True, kw_only=True):
     id: UUID
     payload: dict[str, Any]
     vectors: dict[str, Vector] = {}
+    sparse: dict[str, SparseVector] = {}
 
     @property
     def token(self) -> int | None:
@@ -164,7 +184,7 @@ class Store(Protocol):
         vectors: Sequence[str] = (),
         payload: Sequence[str] | bool = True,
     ) -> dict[UUID, Point]:
-        """The points that exist among `ids`, with the payload fields and vectors named."""
+        """The points that exist among `ids`, with the payload fields and vectors (dense or sparse) named."""
 
     async def write(self, collection: str, writes: Sequence[Write]) -> set[UUID]:
         """Compares and sets many points at once; gives the ids of those whose write stands.
@@ -179,12 +199,15 @@ class Store(Protocol):
         self,
         collection: str,
         vector: str,
-        queries: Sequence[tuple[Vector, SearchFilter]],
+        queries: Sequence[tuple[Query, SearchFilter]],
         *,
         limit: int,
         payload: Sequence[str] | bool = True,
     ) -> list[list[Scored]]:
-        """For each query the `limit` points of largest dot product, best first."""
+        """For each query the `limit` points of largest dot product, best first.
+
+        By a sparse vector only those points are found that have a component in common with the query.
+        """
 
     def scroll(
         self,

@@ -36,14 +36,16 @@ from penchant.profile.store.base import (
     CollectionLayout,
     NoCollection,
     Point,
+    Query,
     Scored,
     SearchFilter,
+    SparseVector,
     StoreUnavailable,
-    Vector,
     Write,
 )
 from penchant.profile.store.layout import (
     META_ID,
+    SPARSE,
     check_layout,
     check_points,
     check_writes,
@@ -227,7 +229,7 @@ class EdgeStore:
         self,
         collection: str,
         vector: str,
-        queries: Sequence[tuple[Vector, SearchFilter]],
+        queries: Sequence[tuple[Query, SearchFilter]],
         *,
         limit: int,
         payload: Sequence[str] | bool = True,
@@ -239,7 +241,7 @@ class EdgeStore:
             requests = [
                 edge.QueryRequest(
                     limit,
-                    query=edge.Query.Nearest(buffer(query), vector),
+                    query=edge.Query.Nearest(to_named(query), vector),
                     filter=to_filter(where),
                     with_payload=fields(payload),
                 )
@@ -317,7 +319,12 @@ class Collection:
         self.loaded: edge.EdgeShard | None = None
         try:
             held = [to_point(record).payload for record in self.retrieve([META_ID], True, [])]  # noqa: FBT003  all of it
-            check_layout(layout, held=held[0] if held else None, dimensions=held[0]["vectors"] if held else {})
+            check_layout(
+                layout,
+                held=held[0] if held else None,
+                dimensions=held[0]["vectors"] if held else {},
+                sparse=held[0].get(SPARSE, ()) if held else (),
+            )
             create_indexes(self.shard, layout)
         except BaseException:
             self.give_up()
@@ -454,7 +461,8 @@ def create_shard(path: Path, layout: CollectionLayout) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     vectors = {name: edge.EdgeVectorParams(size, edge.Distance.Dot) for name, size in layout.vectors.items()}
-    shard = edge.EdgeShard.create(str(draft), edge.EdgeConfig(vectors=vectors))
+    sparse = {name: edge.EdgeSparseVectorParams() for name in layout.sparse}
+    shard = edge.EdgeShard.create(str(draft), edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse))
     try:
         shard.update(edge.UpdateOperation.upsert_points([to_edge(meta_point(layout))]))
         shard.flush()
@@ -491,21 +499,30 @@ def to_filter(where: SearchFilter) -> edge.Filter:
 
 def to_edge(point: Point) -> edge.Point:
     """`point` in the engine's terms."""
-    return edge.Point(point.id, {name: buffer(vector) for name, vector in point.vectors.items()}, point.payload)
+    vectors: dict[str, Query] = {**point.vectors, **point.sparse}
+    return edge.Point(point.id, {name: to_named(vector) for name, vector in vectors.items()}, point.payload)
 
 
-def buffer(vector: Vector) -> Any:
-    """The vector as it is: the engine reads any sequence of numbers, which its annotations do not say."""
+def to_named(vector: Query) -> Any:
+    """A vector in the engine's terms. It reads any sequence of numbers, which its annotations do not say."""
+    if isinstance(vector, SparseVector):
+        return edge.SparseVector(vector.indices.tolist(), vector.values.tolist())
     return vector
 
 
 def to_point(record: edge.Record) -> Point:
     """A point that the engine returned."""
-    vectors = record.vector if isinstance(record.vector, dict) else {}
+    named = record.vector if isinstance(record.vector, dict) else {}
+    sparse = {name: vector for name, vector in named.items() if isinstance(vector, edge.SparseVector)}
+    dense = {name: vector for name, vector in named.items() if name not in sparse}
     return Point(
         id=to_uuid(record.id),
         payload=record.payload or {},
-        vectors={name: np.asarray(vector, np.float32) for name, vector in vectors.items()},
+        vectors={name: np.asarray(vector, np.float32) for name, vector in dense.items()},
+        sparse={
+            name: SparseVector(np.asarray(vector.indices, np.uint32), np.asarray(vector.values, np.float32))
+            for name, vector in sparse.items()
+        },
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
+import numpy as np
+
 from penchant.profile.store.base import (
     TOKEN,
     CollectionLayout,
@@ -18,10 +20,21 @@ from penchant.profile.store.base import (
     new_token,
 )
 
-__all__ = ["META_ID", "check_layout", "check_points", "check_writes", "excluded_ids", "fields", "meta_point", "slices"]
+__all__ = [
+    "META_ID",
+    "SPARSE",
+    "check_layout",
+    "check_points",
+    "check_writes",
+    "excluded_ids",
+    "fields",
+    "meta_point",
+    "slices",
+]
 
 META_ID = UUID("6e1f0c3a-2d57-4b0e-9c41-70656e636861")
 FINGERPRINT = "fingerprint"
+SPARSE = "sparse"
 
 T = TypeVar("T")
 Fields = Sequence[str] | bool
@@ -29,17 +42,29 @@ Fields = Sequence[str] | bool
 
 def meta_point(layout: CollectionLayout) -> Point:
     """The point that remembers `layout`."""
-    payload = {FINGERPRINT: layout.fingerprint, "vectors": dict(layout.vectors), TOKEN: new_token()}
+    payload = {
+        FINGERPRINT: layout.fingerprint,
+        "vectors": dict(layout.vectors),
+        SPARSE: sorted(layout.sparse),
+        TOKEN: new_token(),
+    }
     return Point(id=META_ID, payload=payload)
 
 
-def check_layout(layout: CollectionLayout, *, held: Mapping[str, object] | None, dimensions: Mapping[str, int]) -> None:
+def check_layout(
+    layout: CollectionLayout,
+    *,
+    held: Mapping[str, object] | None,
+    dimensions: Mapping[str, int],
+    sparse: Iterable[str],
+) -> None:
     """Compares the layout that is wanted with the one that a collection has.
 
     Args:
         layout: what is wanted.
         held: the payload of the collection's meta point; None where there is none.
         dimensions: of the collection's vectors, by name.
+        sparse: names of its sparse vectors.
 
     Raises:
         LayoutMismatch: they differ; the message names every difference.
@@ -50,9 +75,12 @@ def check_layout(layout: CollectionLayout, *, held: Mapping[str, object] | None,
     elif held[FINGERPRINT] != layout.fingerprint:
         differences.append(f"fingerprint {layout.fingerprint} expected, {held[FINGERPRINT]} stored")
     for name in sorted(layout.vectors.keys() | dimensions.keys()):
-        expected, stored = layout.vectors.get(name), dimensions.get(name)
-        if expected != stored:
-            differences.append(f"vector {name}: dimension {expected or 'none'} expected, {stored or 'none'} stored")
+        wanted, had = layout.vectors.get(name), dimensions.get(name)
+        if wanted != had:
+            differences.append(f"vector {name}: dimension {wanted or 'none'} expected, {had or 'none'} stored")
+    if set(sparse) != set(layout.sparse):
+        expected, stored = (", ".join(sorted(names)) or "none" for names in (layout.sparse, sparse))
+        differences.append(f"sparse vectors {expected} expected, {stored} stored")
     if differences:
         raise LayoutMismatch(
             f"The collection {layout.name} was made otherwise than this worker would make it: {'; '.join(differences)}",
@@ -75,6 +103,11 @@ def check_points(layout: CollectionLayout, points: Iterable[Point]) -> None:
                 raise ValueError(
                     f"The vector {name} of {layout.name} has the shape ({layout.vectors[name]},), not {vector.shape}"
                 )
+        for name, sparse in point.sparse.items():
+            if name not in layout.sparse:
+                raise ValueError(f"The collection {layout.name} has no sparse vector {name}")
+            if sparse.indices.shape != sparse.values.shape or len(np.unique(sparse.indices)) < len(sparse.indices):
+                raise ValueError(f"The sparse vector {name} of {layout.name} needs one value an index, each index once")
 
 
 def check_writes(layout: CollectionLayout, writes: Sequence[Write]) -> None:

@@ -22,10 +22,11 @@ from penchant.profile.store.base import (
     CollectionLayout,
     NoCollection,
     Point,
+    Query,
     Scored,
     SearchFilter,
+    SparseVector,
     StoreUnavailable,
-    Vector,
     Write,
 )
 from penchant.profile.store.layout import (
@@ -105,7 +106,12 @@ class QdrantStore:
                 elif not await self.client.collection_exists(layout.name):
                     raise NoCollection(layout.name, "the Qdrant server")
                 info = await self.client.get_collection(layout.name)
-                check_layout(layout, held=await self.meta(layout.name), dimensions=dimensions_of(info))
+                check_layout(
+                    layout,
+                    held=await self.meta(layout.name),
+                    dimensions=dimensions_of(info),
+                    sparse=info.config.params.sparse_vectors or (),
+                )
                 if create:
                     await self.add_indexes(layout, info.payload_schema)
                 self.layouts[layout.name] = layout
@@ -118,7 +124,11 @@ class QdrantStore:
             name: models.VectorParams(size=size, distance=models.Distance.DOT) for name, size in layout.vectors.items()
         }
         try:
-            await self.client.create_collection(layout.name, vectors_config=vectors)
+            await self.client.create_collection(
+                layout.name,
+                vectors_config=vectors,
+                sparse_vectors_config={name: models.SparseVectorParams() for name in layout.sparse},
+            )
         except (grpc.RpcError, ValueError):  # the server's word, and the local mode's, for "exists already"
             if not await self.client.collection_exists(layout.name):
                 raise
@@ -129,7 +139,11 @@ class QdrantStore:
             return
         # Whoever writes points has written the meta point before: points without one are somebody else's.
         empty = not (await self.client.count(layout.name)).count
-        if empty and dimensions_of(await self.client.get_collection(layout.name)) == layout.vectors:
+        info = await self.client.get_collection(layout.name)
+        ours = dimensions_of(info) == layout.vectors and set(info.config.params.sparse_vectors or ()) == set(
+            layout.sparse
+        )
+        if empty and ours:
             await self.upsert(layout.name, [meta_point(layout)], models.UpdateMode.INSERT_ONLY)
 
     async def add_indexes(self, layout: CollectionLayout, known: Container[str]) -> None:
@@ -242,17 +256,17 @@ class QdrantStore:
         self,
         collection: str,
         vector: str,
-        queries: Sequence[tuple[Vector, SearchFilter]],
+        queries: Sequence[tuple[Query, SearchFilter]],
         *,
         limit: int,
         payload: Sequence[str] | bool = True,
     ) -> list[list[Scored]]:
         """For each query the `limit` points of largest dot product, best first."""
 
-        async def part(some: Sequence[tuple[Vector, SearchFilter]]) -> list[models.QueryResponse]:
+        async def part(some: Sequence[tuple[Query, SearchFilter]]) -> list[models.QueryResponse]:
             requests = [
                 models.QueryRequest(
-                    query=query.tolist(),
+                    query=to_named(query),
                     using=vector,
                     filter=to_filter(where),
                     limit=limit,
@@ -372,8 +386,16 @@ def to_filter(where: SearchFilter) -> models.Filter:
 
 def to_struct(point: Point) -> models.PointStruct:
     """`point` in the client's terms."""
-    vectors: Any = {name: vector.tolist() for name, vector in point.vectors.items()}
+    named: dict[str, Query] = {**point.vectors, **point.sparse}
+    vectors: Any = {name: to_named(vector) for name, vector in named.items()}
     return models.PointStruct(id=str(point.id), vector=vectors, payload=point.payload)
+
+
+def to_named(vector: Query) -> Any:
+    """A vector in the client's terms."""
+    if isinstance(vector, SparseVector):
+        return models.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
+    return vector.tolist()
 
 
 def selected_vectors(vectors: Sequence[str]) -> bool | list[str]:
@@ -383,11 +405,16 @@ def selected_vectors(vectors: Sequence[str]) -> bool | list[str]:
 
 def to_point(record: models.Record) -> Point:
     """A point that the client returned."""
-    vectors: dict[str, Any] = record.vector if isinstance(record.vector, dict) else {}
+    named: dict[str, Any] = record.vector if isinstance(record.vector, dict) else {}
+    sparse = {name: vector for name, vector in named.items() if isinstance(vector, models.SparseVector)}
     return Point(
         id=UUID(str(record.id)),
         payload=record.payload or {},
-        vectors={name: np.asarray(vector, np.float32) for name, vector in vectors.items()},
+        vectors={name: np.asarray(vector, np.float32) for name, vector in named.items() if name not in sparse},
+        sparse={
+            name: SparseVector(np.asarray(vector.indices, np.uint32), np.asarray(vector.values, np.float32))
+            for name, vector in sparse.items()
+        },
     )
 
 

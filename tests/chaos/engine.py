@@ -168,7 +168,8 @@ class Collections:
             vector: edge.EdgeVectorParams(params.size, known(DISTANCES, params.distance))
             for vector, params in made.vectors_config.params_map.map.items()
         }
-        edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors)).close()
+        sparse = {vector: edge.EdgeSparseVectorParams() for vector in made.sparse_vectors_config.map}
+        edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse)).close()
         (path / MADE_BY).write_bytes(made.SerializeToString())
         self._open[name] = Collection(path)
 
@@ -236,7 +237,11 @@ class CollectionsService(CollectionsServicer):
         collection = self._collections[request.collection_name]
         state = collection.shard.info()
         config = protocol.CollectionConfig(
-            params=protocol.CollectionParams(shard_number=1, vectors_config=collection.made.vectors_config),
+            params=protocol.CollectionParams(
+                shard_number=1,
+                vectors_config=collection.made.vectors_config,
+                sparse_vectors_config=collection.made.sparse_vectors_config,
+            ),
             hnsw_config=protocol.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
             optimizer_config=protocol.OptimizersConfigDiff(
                 deleted_threshold=0.2, vacuum_min_vector_number=1_000, default_segment_number=0, flush_interval_sec=5
@@ -282,7 +287,7 @@ class PointsService(PointsServicer):
         points = [
             edge.Point(
                 point_id(point.id),
-                {name: packed(vector.dense) for name, vector in point.vectors.vectors.vectors.items()},
+                {name: named(vector) for name, vector in point.vectors.vectors.vectors.items()},
                 grpc_to_payload(point.payload),
             )
             for point in request.points
@@ -306,7 +311,7 @@ class PointsService(PointsServicer):
         queries = [
             edge.QueryRequest(
                 query.limit,
-                query=edge.Query.Nearest(packed(query.query.nearest.dense), query.using),
+                query=edge.Query.Nearest(named(query.query.nearest), query.using),
                 filter=to_filter(query.filter),
                 with_payload=fields(query.with_payload),
             )
@@ -348,6 +353,13 @@ def known(table: Mapping[Any, Answer], value: Any) -> Answer:
 def completed() -> protocol.PointsOperationResponse:
     """The answer to an update."""
     return protocol.PointsOperationResponse(result=protocol.UpdateResult(status=protocol.UpdateStatus.Completed))
+
+
+def named(vector: protocol.Vector | protocol.VectorInput) -> Any:
+    """A vector in the engine's terms, dense or sparse."""
+    if vector.HasField("sparse"):
+        return edge.SparseVector(list(vector.sparse.indices), list(vector.sparse.values))
+    return packed(vector.dense)
 
 
 def packed(vector: protocol.DenseVector) -> Any:
@@ -408,12 +420,18 @@ def retrieved(record: edge.Record) -> protocol.RetrievedPoint:
     """A point that the engine returned, in the protocol's terms."""
     vectors = None
     if isinstance(record.vector, dict):
-        dense: Mapping[str, Any] = record.vector
-        named = {name: protocol.VectorOutput(dense=protocol.DenseVector(data=vector)) for name, vector in dense.items()}
-        vectors = protocol.VectorsOutput(vectors=protocol.NamedVectorsOutput(vectors=named))
+        stored = {name: output(vector) for name, vector in record.vector.items()}
+        vectors = protocol.VectorsOutput(vectors=protocol.NamedVectorsOutput(vectors=stored))
     return protocol.RetrievedPoint(
         id=wire_id(record.id), payload=payload_to_grpc(record.payload or {}), vectors=vectors
     )
+
+
+def output(vector: Any) -> protocol.VectorOutput:
+    """A vector that the engine returned, likewise."""
+    if isinstance(vector, edge.SparseVector):
+        return protocol.VectorOutput(sparse=protocol.SparseVector(indices=vector.indices, values=vector.values))
+    return protocol.VectorOutput(dense=protocol.DenseVector(data=vector))
 
 
 def scored(hit: edge.ScoredPoint) -> protocol.ScoredPoint:

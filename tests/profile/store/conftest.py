@@ -52,10 +52,11 @@ class Backend:
 
 @pytest.fixture
 def layout() -> CollectionLayout:
-    """Small, with two vectors and an index of each kind."""
+    """Small, with two vectors, a sparse one and an index of each kind."""
     return CollectionLayout(
         name=f"test-{uuid4().hex}.items",
         vectors={"content": 8, "short": 3},
+        sparse=("after",),
         indexes={"kind": "keyword", "age": "integer", "hidden": "bool"},
         fingerprint="f1",
     )

@@ -16,6 +16,7 @@ from penchant.profile.store.base import (
     NoCollection,
     Point,
     SearchFilter,
+    SparseVector,
     Store,
     Vector,
     Write,
@@ -26,10 +27,26 @@ EVERYTHING = SearchFilter()
 
 
 def point(
-    payload: Mapping[str, Any] | None = None, vectors: dict[str, Vector] | None = None, *, name: UUID | None = None
+    payload: Mapping[str, Any] | None = None,
+    vectors: dict[str, Vector] | None = None,
+    *,
+    sparse: dict[str, SparseVector] | None = None,
+    name: UUID | None = None,
 ) -> Point:
     """A point with a fresh token."""
-    return Point(id=name or uuid4(), payload={**(payload or {}), TOKEN: new_token()}, vectors=vectors or {})
+    return Point(
+        id=name or uuid4(), payload={**(payload or {}), TOKEN: new_token()}, vectors=vectors or {}, sparse=sparse or {}
+    )
+
+
+def sparse(values: Mapping[int, float]) -> SparseVector:
+    """A sparse vector by index."""
+    return SparseVector(np.array(list(values), np.uint32), np.array(list(values.values()), np.float32))
+
+
+def components(vector: SparseVector) -> dict[int, float]:
+    """The inverse."""
+    return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
 
 
 def insert(*points: Point) -> list[Write]:
@@ -346,6 +363,66 @@ class TestFinding:
             assert await store.search(layout.name, vector, [(unit(size, 0), EVERYTHING)], limit=5) == [[]]
 
 
+class TestSparse:
+    """Vectors of which only some components are there, by name beside the others."""
+
+    async def test_they_return_exactly(self, store: Store, layout: CollectionLayout) -> None:
+        """Indices up to the largest, values bit by bit, beside a dense vector, or not at all if not asked for."""
+        after = sparse({0: 0.1, 7: -2.5, 2**32 - 1: 1e-20})
+        written = point({"age": 1}, {"short": unit(3, 0)}, sparse={"after": after})
+        await store.write(layout.name, insert(written))
+        found = (await store.retrieve(layout.name, [written.id], vectors=["short", "after"]))[written.id]
+        np.testing.assert_array_equal(found.vectors["short"], unit(3, 0))
+        assert components(found.sparse["after"]) == components(after)
+        assert (await one(store, layout.name, written.id)).sparse == {}
+        scrolled = [
+            components(found.sparse["after"])
+            async for found in store.scroll(layout.name, EVERYTHING, vectors=["after"])
+        ]
+        assert scrolled == [components(after)]
+
+    async def test_search_orders_by_dot_product(self, store: Store, layout: CollectionLayout) -> None:
+        """Of those points that share a component with the query; the filter holds as for any search."""
+        points = [
+            point({"kind": "a"}, sparse={"after": sparse({1: 1.0, 5: 2.0})}),
+            point({"kind": "b"}, sparse={"after": sparse({5: 3.0})}),
+            point({"kind": "a"}, sparse={"after": sparse({9: 9.0})}),
+            point({"kind": "a"}, {"short": unit(3, 0)}),
+        ]
+        await store.write(layout.name, insert(*points))
+        query = sparse({1: 4.0, 5: 1.0, 77: 1.0})
+        cases = [(query, EVERYTHING), (query, SearchFilter(equal={"kind": "b"})), (sparse({2: 1.0}), EVERYTHING)]
+        found = await store.search(layout.name, "after", cases, limit=3)
+        assert [[(hit.id, hit.score) for hit in hits] for hits in found] == [
+            [(points[0].id, 6.0), (points[1].id, 3.0)],
+            [(points[1].id, 3.0)],
+            [],
+        ]
+
+    async def test_a_write_replaces_them(self, store: Store, layout: CollectionLayout) -> None:
+        """No component of the former vector is found any more, nor one that a refused write would have had."""
+        first = point(sparse={"after": sparse({1: 1.0})})
+        await store.write(layout.name, insert(first))
+        second = point(name=first.id, sparse={"after": sparse({2: 1.0})})
+        late = point(name=first.id, sparse={"after": sparse({3: 1.0})})
+        assert await store.write(layout.name, [Write(point=second, expected=first.token)]) == {first.id}
+        assert await store.write(layout.name, [Write(point=late, expected=first.token)]) == set()
+        queries = [(sparse({index: 1.0}), EVERYTHING) for index in (1, 2, 3)]
+        found = await store.search(layout.name, "after", queries, limit=3)
+        assert [[hit.id for hit in hits] for hits in found] == [[], [first.id], []]
+
+    async def test_those_that_do_not_fit_are_refused(self, store: Store, layout: CollectionLayout) -> None:
+        """An unknown name, a value too many, an index twice."""
+        wrong = {
+            "no sparse vector before": {"before": sparse({1: 1.0})},
+            "one value an index": {"after": SparseVector(np.array([1], np.uint32), np.ones(2, np.float32))},
+            "each index once": {"after": SparseVector(np.array([1, 1], np.uint32), np.ones(2, np.float32))},
+        }
+        for words, vectors in wrong.items():
+            with pytest.raises(ValueError, match=words):
+                await store.put(layout.name, [point(sparse=vectors)])
+
+
 class TestOpening:
     """A collection is made once, and only opened by those who would make it likewise."""
 
@@ -373,6 +450,8 @@ class TestOpening:
             ({"vectors": {"content": 9, "short": 3}}, "vector content: dimension 9 expected, 8 stored"),
             ({"vectors": {"content": 8}}, "vector short: dimension none expected, 3 stored"),
             ({"vectors": {"content": 8, "short": 3, "long": 3}}, "vector long: dimension 3 expected, none stored"),
+            ({"sparse": ()}, "sparse vectors none expected, after stored"),
+            ({"sparse": ("after", "before")}, "sparse vectors after, before expected, after stored"),
         ],
     )
     async def test_another_layout_is_refused(
