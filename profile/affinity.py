@@ -48,7 +48,7 @@ __all__ = [
 DAY_MS = 86_400_000
 LANDMARK_MS = 1_577_836_800_000  # the year 2020
 POPULARITY_HALF_LIVES_MS = (30 * DAY_MS, 365 * DAY_MS)
-ROW_HALF_LIFE_MS = 365 * DAY_MS
+ROW_HALF_LIFE_MS = 730 * DAY_MS
 MOST_DOUBLINGS = 960  # of a weight since the landmark: leaves room for 2^63 of the largest
 
 POSITIVE_WEIGHT = 1.0  # a click, twenty seconds of viewing, four stars of five
@@ -88,6 +88,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         count: how many there were.
         popularity: decayed counts, by `POPULARITY_HALF_LIVES_MS`.
+        mass: the decayed count by `ROW_HALF_LIFE_MS`, what `sums` are measured by.
         keys: `item_key` of the items that came before, ascending, shape (m,), m at most `ROW_LIMIT`.
         sums: their decayed weights, by `ROW_HALF_LIFE_MS`, shape (m,), positive.
         applied: by origin, the offset of the last record that is in the sums.
@@ -96,13 +97,14 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
     item_id: str
     count: int = 0
     popularity: tuple[float, ...] = (0.0,) * len(POPULARITY_HALF_LIVES_MS)
+    mass: float = 0.0
     keys: NDArray[np.uint64] = msgspec.field(default_factory=lambda: np.zeros(0, np.uint64))
     sums: Floats = msgspec.field(default_factory=lambda: np.zeros(0))
     applied: Mapping[Origin, int] = {}
 
     def adding(self, transitions: Iterable[Transition]) -> "Row":
         """This row with further transitions, in their order; those that are in it already change nothing."""
-        count, popularity, applied = self.count, list(self.popularity), dict(self.applied)
+        count, popularity, mass, applied = self.count, list(self.popularity), self.mass, dict(self.applied)
         sums = dict(zip(self.keys.tolist(), self.sums.tolist(), strict=True))
         for transition in transitions:
             if transition.offset <= applied.get(transition.origin, -1):
@@ -112,6 +114,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
             for horizon, half_life_ms in enumerate(POPULARITY_HALF_LIVES_MS):
                 popularity[horizon] += growth(transition.at, half_life_ms)
             weight = growth(transition.at, ROW_HALF_LIFE_MS)
+            mass += weight
             for item_id, share in transition.previous:
                 key = item_key(item_id)
                 sums[key] = sums.get(key, 0.0) + share * weight
@@ -126,6 +129,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
             item_id=self.item_id,
             count=count,
             popularity=tuple(popularity),
+            mass=mass,
             keys=keys[order],
             sums=np.fromiter(sums.values(), np.float64, len(sums))[order],
             applied=applied,
@@ -152,18 +156,19 @@ class RowTable:
         known = [row or empty for row in rows]
         lengths = [len(row.keys) for row in known]
         self._keys, columns = np.unique(np.concatenate([empty.keys, *(row.keys for row in known)]), return_inverse=True)
-        scaled = [row.sums / np.sqrt(row.count + SHRINK) for row in known]
+        self._masses = np.array([row.mass for row in known])
         self._sums = sparse.csr_matrix(
-            (np.concatenate([empty.sums, *scaled]), columns, np.cumsum([0, *lengths])),
+            (np.concatenate([empty.sums, *(row.sums for row in known)]), columns, np.cumsum([0, *lengths])),
             shape=(len(known), len(self._keys)),
         ).tocsc()
 
-    def scores(self, keys: Sequence[NDArray[np.uint64]], weights: Sequence[Floats]) -> Floats:
-        """Sums of weights times rows, shape (users, candidates).
+    def scores(self, keys: Sequence[NDArray[np.uint64]], weights: Sequence[Floats], now_ms: int) -> Floats:
+        """Sums of weights times rows, divided by the roots of what the rows are measured by; (users, candidates).
 
         Args:
             keys: by user, of distinct items; shape (k,).
             weights: of them, likewise.
+            now_ms: as of when, epoch milliseconds.
         """
         if not self._keys.size:
             return np.zeros((len(keys), self._sums.shape[0]))
@@ -175,29 +180,37 @@ class RowTable:
             (np.concatenate([np.zeros(0), *weights])[known], (columns[known], users[known])),
             shape=(self._keys.size, len(keys)),
         )
-        return np.asarray((self._sums @ asked).toarray().T)
+        decay = 1 / growth(now_ms, ROW_HALF_LIFE_MS)
+        return np.asarray((self._sums @ asked).toarray().T) * (decay / np.sqrt(decay * self._masses + SHRINK))
 
 
 def transition_scores(
-    recent: Sequence[Sequence[Weighted]], rows: Sequence[Row | None] | RowTable, counts: Mapping[str, int]
+    recent: Sequence[Sequence[Weighted]],
+    rows: Sequence[Row | None] | RowTable,
+    masses: Mapping[str, float],
+    *,
+    now_ms: int,
 ) -> Floats:
     """How well candidates follow what users have just liked, shape (users, candidates).
 
-        score(c) = Σ_j weight_j · row_c[j] / (√(n_c + 5) · √(n_j + 5))
+        score(c) = Σ_j weight_j · row_c[j] / (√(m_c + 5) · √(m_j + 5))
 
-    as of the landmark: comparable between candidates and users, and zero where nothing is known.
+    with sums and masses as of now; zero where nothing is known.
 
     Args:
         recent: by user, distinct items with their weights, as `recent_items` gives them.
         rows: of the candidates.
-        counts: by item, how often those in `recent` were liked; 0 where they are left out.
+        masses: `Row.mass` of the items in `recent`; 0 where they are left out.
+        now_ms: epoch milliseconds.
     """
+    decay = 1 / growth(now_ms, ROW_HALF_LIFE_MS)
     table = rows if isinstance(rows, RowTable) else RowTable(rows)
     keys = [np.array([item_key(item_id) for item_id, _ in items], np.uint64) for items in recent]
     weights = [
-        np.array([weight / np.sqrt(counts.get(item_id, 0) + SHRINK) for item_id, weight in items]) for items in recent
+        np.array([weight / np.sqrt(decay * masses.get(item_id, 0.0) + SHRINK) for item_id, weight in items])
+        for items in recent
     ]
-    return table.scores(keys, weights)
+    return table.scores(keys, weights, now_ms)
 
 
 def is_positive(signal: Signal) -> bool:

@@ -50,7 +50,7 @@ def same(one, other):
     return (
         one.count == other.count
         and one.applied == other.applied
-        and one.popularity == other.popularity
+        and (one.popularity, one.mass) == (other.popularity, other.mass)
         and np.array_equal(one.keys, other.keys)
         and np.array_equal(one.sums, other.sums)
     )
@@ -94,7 +94,7 @@ def test_sums_do_not_depend_on_the_order_of_events(log):
     assert other.count == row.count
     assert np.array_equal(other.keys, row.keys)
     np.testing.assert_allclose(other.sums, row.sums, rtol=1e-12)
-    np.testing.assert_allclose(other.popularity, row.popularity, rtol=1e-12)
+    np.testing.assert_allclose([*other.popularity, other.mass], [*row.popularity, row.mass], rtol=1e-12)
 
 
 def test_an_event_counts_half_after_its_half_life():
@@ -175,16 +175,20 @@ def test_scores_are_the_formula():
         None,
         Row(item_id="j").adding([like("j", LANDMARK_MS, [("b", 1.0)])]),
     ]
-    found = transition_scores([[("a", 1.0), ("b", 0.9)], [], [("unknown", 1.0)]], rows, {"a": 4, "b": 11})
+    recent, masses = [[("a", 1.0), ("b", 0.9)], [], [("unknown", 1.0)]], {"a": 4.0, "b": 11.0}
+    found = transition_scores(recent, rows, masses, now_ms=LANDMARK_MS)
     expected = (1.0 * 4.0 / sqrt(4 + 5) + 0.9 * 3.6 / sqrt(11 + 5)) / sqrt(4 + 5)
     np.testing.assert_allclose(found[0], [expected, 0, 0.9 / sqrt(16) / sqrt(6)])
+    later = transition_scores(recent, RowTable(rows), masses, now_ms=LANDMARK_MS + ROW_HALF_LIFE_MS)
+    expected = (1.0 * 2.0 / sqrt(2 + 5) + 0.9 * 1.8 / sqrt(5.5 + 5)) / sqrt(2 + 5)
+    np.testing.assert_allclose(later[0], [expected, 0, 0.45 / sqrt(10.5) / sqrt(5.5)])
     assert not found[1:].any()
 
 
 def test_no_rows_give_no_scores():
     """Where nothing is known of any candidate every score is zero."""
-    assert RowTable([]).scores([], []).shape == (0, 0)
-    assert transition_scores([[("a", 1.0)]], [None, None], {}).tolist() == [[0, 0]]
+    assert RowTable([]).scores([], [], LANDMARK_MS).shape == (0, 0)
+    assert transition_scores([[("a", 1.0)]], [None, None], {}, now_ms=LANDMARK_MS).tolist() == [[0, 0]]
 
 
 def test_growth_is_one_at_the_landmark():
