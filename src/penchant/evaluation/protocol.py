@@ -62,7 +62,7 @@ class Contestant(Protocol):
     def names(self) -> Sequence[str]:
         """Of the configurations."""
 
-    def scores(self, event: Event, unseen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(self, event: Event, unseen: NDArray[np.int64], /) -> NDArray[np.float32]:
         """How much the event's user would like each item, as known before the event.
 
         Args:
@@ -73,7 +73,7 @@ class Contestant(Protocol):
             Finite scores by configuration; column j is that of item `unseen[j]`: shape (configurations, items).
         """
 
-    def learn(self, event: Event) -> None:
+    def learn(self, event: Event, /) -> None:
         """Takes an event into account. Called for every event, in order, after it was ranked if it was a probe."""
 
 
@@ -85,7 +85,7 @@ class Featured(Protocol):
     def features(self) -> Sequence[str]:
         """Names."""
 
-    def explain(self, event: Event, items: NDArray[np.int64]) -> NDArray[np.float32]:
+    def explain(self, event: Event, items: NDArray[np.int64], /) -> NDArray[np.float32]:
         """The features of items for a probe: shape (features, items). Called right after `scores`."""
 
 

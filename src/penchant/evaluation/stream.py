@@ -1,18 +1,19 @@
 """A recorded stream as arrays: users and items as integers, events in the order in which they are played."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["UNKNOWN_TIME", "Stream"]
+__all__ = ["UNKNOWN_TIME", "Listing", "Moment", "Stream", "arranged"]
 
-UNKNOWN_TIME = np.iinfo(np.int64).min
+UNKNOWN_TIME = int(np.iinfo(np.int64).min)
+MAX_DIGITS = 18  # of a name that is taken for a number
 
 
 class Stream(Struct, frozen=True, kw_only=True, eq=False):
-    """Events in time order, then by user, then by item id; n events, m items.
+    """Events in time order, then by user, then by item; n events, m items.
 
     Attributes:
         users: names by code.
@@ -43,3 +44,63 @@ class Stream(Struct, frozen=True, kw_only=True, eq=False):
 
     def __len__(self) -> int:
         return len(self.user)
+
+
+class Moment(Struct, frozen=True, gc=False):
+    """One event by names: the time in epoch milliseconds, the weight as penchant folds it."""
+
+    time: int
+    user: str
+    item: str
+    weight: float
+    positive: bool
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """One item by name; see `Stream` for what the fields mean."""
+
+    item: str
+    text: str = ""
+    categories: tuple[str, ...] = ()
+    listed: bool = True
+    released: int = UNKNOWN_TIME
+
+
+def arranged(moments: Iterable[Moment], listings: Iterable[Listing]) -> Stream:
+    """The stream of events and items, in any order. Items that are spoken of and not described are not listed.
+
+    Users and items are coded in the order of their names, numbers before other names and by their value, so that the
+    order of events at one time is the same whatever they were read from.
+    """
+    happened = list(moments)
+    described = {listing.item: listing for listing in listings}
+    described |= {
+        name: Listing(item=name, listed=False) for name in {moment.item for moment in happened} - described.keys()
+    }
+    users, items = sorted({moment.user for moment in happened}, key=by_number), sorted(described, key=by_number)
+    user_codes, item_codes = ({name: code for code, name in enumerate(names)} for names in (users, items))
+    user = np.array([user_codes[moment.user] for moment in happened], np.int32)
+    item = np.array([item_codes[moment.item] for moment in happened], np.int32)
+    time = np.array([moment.time for moment in happened], np.int64)
+    order = np.lexsort((item, user, time))
+    known = [described[name] for name in items]
+    released = np.array([listing.released for listing in known], np.int64)
+    return Stream(
+        users=users,
+        items=items,
+        user=user[order],
+        item=item[order],
+        time=time[order],
+        weight=np.array([moment.weight for moment in happened], np.float32)[order],
+        positive=np.array([moment.positive for moment in happened], bool)[order],
+        texts=[listing.text for listing in known],
+        categories=[listing.categories for listing in known],
+        listed=np.array([listing.listed for listing in known], bool),
+        released=released if (released != UNKNOWN_TIME).any() else None,
+    )
+
+
+def by_number(name: str) -> tuple[int, int, str]:
+    """What a name is sorted by."""
+    number = name.isascii() and name.isdigit() and len(name) <= MAX_DIGITS
+    return (0, int(name), name) if number else (1, 0, name)
