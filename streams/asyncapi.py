@@ -11,6 +11,8 @@ from penchant.streams.codec import CONTENT_TYPE, JSON, MSGPACK
 from penchant.streams.dead_letters import DETAIL, OFFSET, PARTITION, REASON, TIMESTAMP, TOPIC
 from penchant.streams.events import (
     Click,
+    EntityVector,
+    GraphModel,
     Item,
     ItemReady,
     MediaUpload,
@@ -30,16 +32,20 @@ PAYLOADS: Mapping[Topic, type[msgspec.Struct]] = {
     Topic.MEDIA_UPLOADS: MediaUpload,
     Topic.ITEMS: Item,
     Topic.TRIPLES: Triple,
+    Topic.ENTITY_VECTORS: EntityVector,
+    Topic.GRAPH_MODEL: GraphModel,
     Topic.ITEM_READY: ItemReady,
     Topic.RECOMMENDATIONS: Recommendations,
 }
 # What penchant sends and what it receives; what it tells only itself is both.
-SENT = frozenset({Topic.RECOMMENDATIONS, Topic.DEAD_LETTERS, Topic.ITEM_READY})
+SENT = frozenset({Topic.RECOMMENDATIONS, Topic.DEAD_LETTERS, Topic.ITEM_READY, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL})
 RECEIVED = frozenset(PAYLOADS) - {Topic.RECOMMENDATIONS}
-NULLABLE = frozenset({Topic.ITEMS, Topic.TRIPLES, Topic.RECOMMENDATIONS})
+NULLABLE = frozenset({Topic.ITEMS, Topic.TRIPLES, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL, Topic.RECOMMENDATIONS})
 KEYS: Mapping[Topic, str] = {
     Topic.ITEMS: "the item's id",
-    Topic.TRIPLES: "the triple's head",
+    Topic.TRIPLES: 'the triple as a JSON array: ["head", "relation", "tail"]',
+    Topic.ENTITY_VECTORS: "the entity",
+    Topic.GRAPH_MODEL: "always `model`: the last record is in force",
     Topic.DEAD_LETTERS: "the original record's key",
 }
 USER_KEY = "the user's id"

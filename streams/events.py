@@ -7,7 +7,7 @@ be left out, since each topic carries one type.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,6 +18,8 @@ __all__ = [
     "Because",
     "Click",
     "ClickAction",
+    "EntityVector",
+    "GraphModel",
     "Instant",
     "Item",
     "ItemReady",
@@ -29,6 +31,7 @@ __all__ = [
     "Recommended",
     "SourcePosition",
     "Timings",
+    "Transition",
     "Triple",
 ]
 
@@ -41,6 +44,10 @@ MAX_TITLE = 1_000
 MAX_MEDIA = 8
 MAX_TAGS = 64
 MAX_INLINE_BYTES = 8 * 2**20
+MAX_VECTOR_BYTES = 32 * 2**10  # 8,192 components
+MAX_PROJECTION_BYTES = 8 * 2**20
+MAX_RELATIONS = 10_000
+MAX_PREVIOUS = 1_000
 MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
@@ -61,6 +68,10 @@ Attributes = Annotated[
 ]
 # Epoch milliseconds, or RFC 3339 with an offset.
 Instant = Annotated[int, Meta(ge=-MAX_INSTANT_MS, le=MAX_INSTANT_MS)] | Annotated[datetime, Meta(tz=True)]
+Floats = Annotated[bytes, Meta(min_length=4, max_length=MAX_VECTOR_BYTES)]  # float32, little-endian
+Operators = Annotated[dict[Id, Floats], Meta(max_length=MAX_RELATIONS)]
+ModelId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?![\s\S])")]
+Share = Annotated[float, Meta(gt=0, le=1)]
 FiniteValue = Annotated[float, Meta(ge=-1e9, le=1e9)]  # NaN and infinity satisfy no bound
 
 
@@ -156,11 +167,50 @@ class Triple(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t
     tail: Id
 
 
+class EntityVector(Struct, frozen=True, kw_only=True, tag_field="type", tag="entity-vector"):
+    """Internal: an entity's vector by a trained graph model. A null value takes back the one that the key names."""
+
+    entity: Id
+    model: ModelId
+    vector: Floats
+
+
+class GraphModel(Struct, frozen=True, kw_only=True, tag_field="type", tag="graph-model"):
+    """Internal: the graph model in force: its projection to the graph's slice, and what its relations do.
+
+    `mean` has as many components as an entity's vector, `components` so many for each component of the slice.
+    """
+
+    model: ModelId
+    operation: Literal["add", "multiply"]
+    mean: Floats
+    components: Annotated[bytes, Meta(min_length=4, max_length=MAX_PROJECTION_BYTES)]
+    forward: Operators
+    backward: Operators
+
+
 class ItemReady(Struct, frozen=True, kw_only=True, tag_field="type", tag="item-ready"):
     """Internal: an item that this user waits for has vectors."""
 
     user_id: Id
     item_id: Id
+
+
+class SourcePosition(Struct, frozen=True, kw_only=True):
+    """A record: of a list's inputs, the newest one of its partition."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Transition(Struct, frozen=True, kw_only=True, tag_field="type", tag="transition"):
+    """Internal: somebody liked this item, after those others (latest first, with their weights)."""
+
+    item_id: Id
+    at: Annotated[int, Meta(ge=-MAX_INSTANT_MS, le=MAX_INSTANT_MS)]
+    previous: Annotated[tuple[tuple[Id, Share], ...], Meta(max_length=MAX_PREVIOUS)] = ()
+    origin: SourcePosition
 
 
 class Because(Struct, frozen=True, kw_only=True):
@@ -179,14 +229,6 @@ class Recommended(Struct, frozen=True, kw_only=True):
     score: float
     by_modality: dict[str, float]
     because: tuple[Because, ...] = ()
-
-
-class SourcePosition(Struct, frozen=True, kw_only=True):
-    """A record that a list took into account: the newest one of its partition."""
-
-    topic: str
-    partition: int
-    offset: int
 
 
 class Timings(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 Topics keyed by user have one partition count, so that a user's records of all kinds share a partition number
 and, with range assignment, a worker. The count is fixed for the life of a topic: raising it would send users
-elsewhere than their past.
+elsewhere than their past. So is that of the transitions, which are keyed by item: an item's must stay in order.
 """
 
 import time
@@ -51,17 +51,21 @@ class Topic(StrEnum):
     MEDIA_UPLOADS = "media-uploads"
     ITEMS = "items"
     TRIPLES = "triples"
+    ENTITY_VECTORS = "entity-vectors"
+    GRAPH_MODEL = "graph-model"
     ITEM_READY = "item-ready"
+    TRANSITIONS = "transitions"
     RECOMMENDATIONS = "recommendations"
     DEAD_LETTERS = "dead-letters"
 
 
 USER_KEYED = frozenset({Topic.CLICKS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ITEM_READY, Topic.RECOMMENDATIONS})
-COMPACTED = frozenset({Topic.ITEMS, Topic.TRIPLES, Topic.RECOMMENDATIONS})
+COMPACTED = frozenset({Topic.ITEMS, Topic.TRIPLES, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL, Topic.RECOMMENDATIONS})
 MESSAGE_BYTES = {
     Topic.POSTS: MEDIA_MESSAGE_BYTES,
     Topic.MEDIA_UPLOADS: MEDIA_MESSAGE_BYTES,
     Topic.ITEMS: MEDIA_MESSAGE_BYTES,
+    Topic.GRAPH_MODEL: MEDIA_MESSAGE_BYTES,
     Topic.DEAD_LETTERS: DEAD_LETTER_BYTES,
 }
 
@@ -89,6 +93,11 @@ class TopicSpec(Struct, frozen=True, kw_only=True):
     def keyed_by_user(self) -> bool:
         """Whether the topic shares its partition count with the others that users' events are on."""
         return self.topic in USER_KEYED
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the topic must have as many partitions as the settings say."""
+        return self.keyed_by_user or self.topic is Topic.TRANSITIONS
 
     @property
     def config(self) -> dict[str, str]:
@@ -190,13 +199,15 @@ def check_topics(settings: Settings) -> list[Finding]:
 
 
 def compare(spec: TopicSpec, known: TopicIdentity, config: dict[str, str]) -> list[Finding]:
-    """What is wrong with a topic that exists. Topics not keyed by user may have any number of partitions."""
+    """What is wrong with a topic that exists. Most topics not keyed by user may have any number of partitions."""
     findings = []
-    if spec.keyed_by_user and known.partitions != spec.partitions:
-        problem = f"has {known.partitions} partitions where the topics keyed by user should have {spec.partitions}"
+    if spec.fixed and known.partitions != spec.partitions:
+        problem = (
+            f"has {known.partitions} partitions where it and the topics keyed by user should have {spec.partitions}"
+        )
         remedy = (
             "Set kafka.partitions to what all of these topics have, or create this one anew; "
-            "partitions added later would part users from their past."
+            "partitions added later would part users and items from their past."
         )
         findings.append(Finding(topic=spec.name, problem=problem, remedy=remedy))
     cleanup = config.get("cleanup.policy", "delete")
