@@ -64,12 +64,12 @@ def by_users(matrix: "scipy.sparse.csr_array[np.float64]", regularisation: float
     inverse = inverted((matrix @ matrix.T).toarray(), regularisation)
     columns = matrix.T.tocsr()
     user, item = matrix.nonzero()
-    mixed: NDArray[np.float64] = columns @ inverse
+    mixed = np.asarray(columns @ inverse)
     unexplained = 1 - np.bincount(item, mixed[item, user], minlength=matrix.shape[1])  # λP's diagonal
 
     def score(liked: Sequence[int]) -> NDArray[np.floating]:
         likeness = inverse @ np.asarray(columns[liked].sum(axis=0))
-        sums: NDArray[np.float64] = columns @ likeness
+        sums = np.asarray(columns @ likeness)
         return sums / unexplained
 
     return score
