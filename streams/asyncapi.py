@@ -18,6 +18,7 @@ from penchant.streams.events import (
     MediaUpload,
     Post,
     Recommendations,
+    Transition,
     Triple,
 )
 from penchant.streams.topics import Topic, TopicSpec, topic_specs
@@ -35,14 +36,25 @@ PAYLOADS: Mapping[Topic, type[msgspec.Struct]] = {
     Topic.ENTITY_VECTORS: EntityVector,
     Topic.GRAPH_MODEL: GraphModel,
     Topic.ITEM_READY: ItemReady,
+    Topic.TRANSITIONS: Transition,
     Topic.RECOMMENDATIONS: Recommendations,
 }
 # What penchant sends and what it receives; what it tells only itself is both.
-SENT = frozenset({Topic.RECOMMENDATIONS, Topic.DEAD_LETTERS, Topic.ITEM_READY, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL})
+SENT = frozenset(
+    {
+        Topic.RECOMMENDATIONS,
+        Topic.DEAD_LETTERS,
+        Topic.ITEM_READY,
+        Topic.TRANSITIONS,
+        Topic.ENTITY_VECTORS,
+        Topic.GRAPH_MODEL,
+    }
+)
 RECEIVED = frozenset(PAYLOADS) - {Topic.RECOMMENDATIONS}
 NULLABLE = frozenset({Topic.ITEMS, Topic.TRIPLES, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL, Topic.RECOMMENDATIONS})
 KEYS: Mapping[Topic, str] = {
     Topic.ITEMS: "the item's id",
+    Topic.TRANSITIONS: "the item's id",
     Topic.TRIPLES: 'the triple as a JSON array: ["head", "relation", "tail"]',
     Topic.ENTITY_VECTORS: "the entity",
     Topic.GRAPH_MODEL: "always `model`: the last record is in force",

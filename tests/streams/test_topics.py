@@ -61,10 +61,11 @@ def test_a_topic_out_of_step_is_found(settings: Settings):
     assert {finding.topic for finding in check_topics(fresh)} == {name}
 
 
-def test_only_topics_keyed_by_user_must_share_a_count(settings: Settings):
-    """With another partition count in the settings the check names the topics keyed by user, and no others."""
+def test_only_some_topics_must_share_a_count(settings: Settings):
+    """With another partition count in the settings the check names the topics keyed by user, and the transitions'."""
     found = {finding.topic for finding in check_topics(other(settings, partitions=5))}
-    assert found == {spec.name for spec in topic_specs(settings) if spec.keyed_by_user}
+    assert found == {spec.name for spec in topic_specs(settings) if spec.fixed}
+    assert {settings.prefixed(Topic.CLICKS), settings.prefixed(Topic.TRANSITIONS)} <= found
 
 
 def test_a_recreated_topic_has_another_identity(settings: Settings):
