@@ -96,8 +96,9 @@ class Rules(Struct, frozen=True, kw_only=True):
         probes: sampled of those eligible; 0 or less takes all.
         seed: of the sample, and of the sampled negatives.
         half: of the stream that probes lie in. What is tuned is tuned on the first half, and judged on the last.
-        min_events: that a user must have had before.
-        absence_ms: without any event, after which a user's next positive event is the first after an absence.
+        min_events: that a user must have had before; at least one.
+        absence_ms: a positive event that comes so long after the user's event before it, of whatever kind, is a first
+            one after an absence.
     """
 
     probes: int = 5_000
@@ -113,7 +114,7 @@ class Probes(Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         index: into the stream: shape (p,).
         sampled: which belong to the sample: shape (p,).
-        absent: which are the first positive after an absence (all of the half are among the probes): shape (p,).
+        absent: which end an absence (all of the half are among the probes): shape (p,).
         eligible: how many events the sample was drawn from.
     """
 
@@ -150,7 +151,7 @@ class Outcome(Struct, frozen=True, kw_only=True, eq=False):
 
 
 def choose_probes(stream: Stream, rules: Rules) -> Probes:
-    """The probes of a stream: the sample, and every first positive event after an absence.
+    """The probes of a stream: the sample, and every positive event that ends an absence.
 
     Eligible is a positive event of a user who has had events enough before, on a listed item new to the user.
 
@@ -160,14 +161,11 @@ def choose_probes(stream: Stream, rules: Rules) -> Probes:
     eligible, absent = np.zeros(len(stream), bool), np.zeros(len(stream), bool)
     seen: set[tuple[int, int]] = set()
     events, newest = np.zeros(len(stream.users), np.int64), np.zeros(len(stream.users), np.int64)
-    returned = np.zeros(len(stream.users), bool)
     for index, event in enumerate(played(stream)):
         user = event.user
-        returned[user] |= events[user] > 0 and event.time - newest[user] >= rules.absence_ms
-        if event.positive:
-            if stream.listed[event.item] and events[user] >= rules.min_events and (user, event.item) not in seen:
-                eligible[index], absent[index] = True, returned[user]
-            returned[user] = False
+        if event.positive and stream.listed[event.item] and events[user] >= rules.min_events:
+            eligible[index] = (user, event.item) not in seen
+            absent[index] = event.time - newest[user] >= rules.absence_ms
         seen.add((user, event.item))
         events[user] += 1
         newest[user] = event.time

@@ -16,8 +16,8 @@ from penchant.evaluation.baselines.refitted import Model, Refitted
 __all__ = ["Als"]
 
 EVERY = 2_000
-FACTORS = 64
-REGULARISATION = 0.05
+FACTORS = 32
+REGULARISATION = 10.0
 CONFIDENCE = 10.0  # alpha: what an interaction weighs
 ITERATIONS = 10
 

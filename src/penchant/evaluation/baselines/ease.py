@@ -22,7 +22,7 @@ from penchant.evaluation.baselines.refitted import Model, Refitted
 __all__ = ["Ease", "by_items", "by_users"]
 
 EVERY = 5_000
-REGULARISATION = 100.0
+REGULARISATION = 200.0
 
 
 class Ease(Refitted):

@@ -1,0 +1,75 @@
+"""Who takes part: every configuration by name, built only if it is asked for."""
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from penchant.errors import ConfigurationError
+from penchant.evaluation.baselines.als import Als
+from penchant.evaluation.baselines.ease import Ease
+from penchant.evaluation.baselines.ema import Ema
+from penchant.evaluation.baselines.isgd import Isgd
+from penchant.evaluation.baselines.item_cosine import ItemCosine
+from penchant.evaluation.baselines.last_item import LastItem
+from penchant.evaluation.baselines.popularity import Popularity
+from penchant.evaluation.protocol import Contestant
+from penchant.evaluation.stream import Stream
+from penchant.settings import Settings
+
+__all__ = ["Material", "baselines", "chosen"]
+
+HALF_LIVES_DAYS = {"popularity": math.inf, "popularity 365 d": 365.0, "popularity 30 d": 30.0}
+
+
+class Material(Struct, frozen=True, kw_only=True, eq=False):
+    """What contestants are made of.
+
+    Attributes:
+        stream: that will be played; for its dimensions and its catalogue, not for its future.
+        vectors: of the items' texts: shape (items, d).
+        seed: of whatever starts at random.
+        settings: of penchant.
+        graph: a folder with a knowledge graph of the catalogue; None for none.
+    """
+
+    stream: Stream
+    vectors: NDArray[np.float32]
+    seed: int
+    settings: Settings
+    graph: Path | None = None
+
+
+Maker = Callable[[Material], Contestant]
+
+
+def baselines() -> list[Maker]:
+    """What penchant is compared with."""
+    return [
+        lambda given: Popularity(len(given.stream.items), HALF_LIVES_DAYS),
+        lambda given: LastItem(len(given.stream.items)),
+        lambda given: Ema(len(given.stream.users), given.vectors),
+        lambda given: Isgd(len(given.stream.users), len(given.stream.items), given.seed),
+        lambda given: ItemCosine(len(given.stream.users), len(given.stream.items)),
+        lambda given: Als(len(given.stream.users), len(given.stream.items), given.seed),
+        lambda given: Ease(len(given.stream.users), len(given.stream.items)),
+    ]
+
+
+def chosen(contestants: Sequence[Contestant], only: Sequence[str]) -> list[Contestant]:
+    """Those that have a configuration among `only`; all where it is empty.
+
+    Raises:
+        ConfigurationError: a name is nobody's.
+    """
+    known = [name for contestant in contestants for name in contestant.names]
+    for name in only:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+            raise ConfigurationError(f"No configuration is named {name!r}", hint=hint)
+    return [one for one in contestants if not only or set(only) & set(one.names)]
