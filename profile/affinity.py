@@ -17,6 +17,7 @@ a transition whose origin lies at or before that is in it already.
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -42,6 +43,7 @@ __all__ = [
     "positives",
     "predecessors",
     "recent_items",
+    "row_measure",
     "transition_scores",
 ]
 
@@ -180,8 +182,8 @@ class RowTable:
             (np.concatenate([np.zeros(0), *weights])[known], (columns[known], users[known])),
             shape=(self._keys.size, len(keys)),
         )
-        decay = 1 / growth(now_ms, ROW_HALF_LIFE_MS)
-        return np.asarray((self._sums @ asked).toarray().T) * (decay / np.sqrt(decay * self._masses + SHRINK))
+        measures = growth(now_ms, ROW_HALF_LIFE_MS) * row_measure(self._masses, now_ms)
+        return np.asarray((self._sums @ asked).toarray().T) / measures
 
 
 def transition_scores(
@@ -203,14 +205,18 @@ def transition_scores(
         masses: `Row.mass` of the items in `recent`; 0 where they are left out.
         now_ms: epoch milliseconds.
     """
-    decay = 1 / growth(now_ms, ROW_HALF_LIFE_MS)
     table = rows if isinstance(rows, RowTable) else RowTable(rows)
     keys = [np.array([item_key(item_id) for item_id, _ in items], np.uint64) for items in recent]
     weights = [
-        np.array([weight / np.sqrt(decay * masses.get(item_id, 0.0) + SHRINK) for item_id, weight in items])
+        np.array([weight / row_measure(masses.get(item_id, 0.0), now_ms) for item_id, weight in items])
         for items in recent
     ]
     return table.scores(keys, weights, now_ms)
+
+
+def row_measure(mass: float | Floats, now_ms: int) -> Any:
+    """√(m + 5), what rows are divided by: m are masses as of now, from those as of the landmark, of any shape."""
+    return np.sqrt(mass / growth(now_ms, ROW_HALF_LIFE_MS) + SHRINK)
 
 
 def is_positive(signal: Signal) -> bool:
