@@ -1,7 +1,7 @@
 """The knowledge graph as facts: a set of triples, kept as points without vectors."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from uuid import UUID
 
 from msgspec import Struct
@@ -38,7 +38,10 @@ class Graph:
     def layout(self) -> CollectionLayout:
         """What the collection holds."""
         return CollectionLayout(
-            name=self._collection, vectors=UNUSED, indexes={"head": "keyword", PRESENT: "bool"}, fingerprint="facts"
+            name=self._collection,
+            vectors=UNUSED,
+            indexes={"head": "keyword", "tail": "keyword", PRESENT: "bool"},
+            fingerprint="facts",
         )
 
     async def add(self, fact: Fact) -> None:
@@ -51,12 +54,25 @@ class Graph:
 
     async def about(self, head: str) -> AsyncIterator[Fact]:
         """The facts whose head is `head`, in no particular order."""
-        async for point in self._store.scroll(self._collection, SearchFilter(equal={"head": head, PRESENT: True})):
-            yield Fact(point.payload["head"], point.payload["relation"], point.payload["tail"])
+        async for fact in self._where({"head": head}):
+            yield fact
+
+    async def around(self, entity: str) -> AsyncIterator[Fact]:
+        """The facts that `entity` is in, at either end, in no particular order."""
+        async for fact in self.about(entity):
+            yield fact
+        async for fact in self._where({"tail": entity}):
+            if fact.head != entity:
+                yield fact
 
     async def count(self) -> int:
         """How many facts are known."""
         return await self._store.count(self._collection, SearchFilter(equal={PRESENT: True}))
+
+    async def _where(self, equal: Mapping[str, str]) -> AsyncIterator[Fact]:
+        where = SearchFilter(equal={**equal, PRESENT: True})
+        async for point in self._store.scroll(self._collection, where):
+            yield Fact(point.payload["head"], point.payload["relation"], point.payload["tail"])
 
     async def _put(self, fact: Fact, *, present: bool) -> None:
         payload = {"head": fact.head, "relation": fact.relation, "tail": fact.tail, PRESENT: present}

@@ -6,7 +6,7 @@ an item is a version like any other, so that a replayed older record does not br
 signals that speak of it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -28,13 +28,16 @@ from penchant.profile.store.base import (
     new_token,
 )
 
-__all__ = ["Candidate", "Item", "Items", "Refused", "Version"]
+__all__ = ["Candidate", "Item", "Items", "Placed", "Refused", "Stored", "Version"]
 
 Vector = NDArray[np.float32]
 Version = tuple[int, int, int]  # source time and record timestamp, epoch milliseconds; record offset
 
 CONTENT = "content"
-LISTED, AUTHOR = "listed", "author"
+LISTED, AUTHOR, ENTITY = "listed", "author", "entity"
+# Where an item that names an entity has its place in the graph from; absent for one that names none.
+PLACE = "place"
+OWN, MEAN, NOWHERE = "own", "mean", "nowhere"
 MAX_ATTEMPTS = 10
 
 
@@ -46,6 +49,22 @@ class Refused(Struct, frozen=True, array_like=True):
     detail: str
 
 
+class Placed(Struct, frozen=True, array_like=True):
+    """What an item's place in the graph was computed from.
+
+    Attributes:
+        model: fingerprint of the graph model; empty: it has no place any more.
+        digest: of the graph's slice.
+        mean: by its neighbours, not by a vector of its own.
+        at: when it was placed, epoch milliseconds.
+    """
+
+    model: str
+    digest: str
+    mean: bool
+    at: int
+
+
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of an item beside its vector.
 
@@ -55,6 +74,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
         author: stands for the user whose post or upload it is; empty for the catalogue.
         modalities: those that its content vector has; none for a *void* item, which nobody need wait for.
         media: references, for embedding the item again.
+        placed: in the graph, where it is or was.
     """
 
     item_id: str
@@ -70,6 +90,15 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
     modalities: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     withdrawn: bool = False
+    placed: Placed | None = None
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """An item as it is stored, with its content vector and its write token."""
+
+    item: Item
+    vector: Vector | None
+    token: int | None
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -99,7 +128,7 @@ class Items:
         return CollectionLayout(
             name=self._collection,
             vectors={CONTENT: self.space.dimension},
-            indexes={LISTED: "bool", AUTHOR: "keyword"},
+            indexes={LISTED: "bool", AUTHOR: "keyword", ENTITY: "keyword", PLACE: "keyword"},
             fingerprint=self.space.fingerprint,
         )
 
@@ -143,6 +172,40 @@ class Items:
                 del pending[names[key]]
         raise StoreUnavailable("items kept changing under this writer", hint="Is another content worker stuck?")
 
+    async def stored(self, item_ids: Iterable[str]) -> list[Stored]:
+        """The items that exist among `item_ids`, with what is needed to write them anew."""
+        wanted = [item_point(item_id) for item_id in item_ids]
+        found = await self._store.retrieve(self._collection, wanted, vectors=(CONTENT,))
+        return [
+            Stored(item=item_of(point.payload), vector=point.vectors.get(CONTENT), token=point.token)
+            for point in found.values()
+        ]
+
+    async def replace(self, edits: Sequence[Stored]) -> set[str]:
+        """Writes items anew in the version that they have, each if it still has its token; gives those that stand."""
+        points = {edit.item.item_id: self._point(edit.item, edit.vector) for edit in edits}
+        writes = [Write(point=points[edit.item.item_id], expected=edit.token) for edit in edits]
+        stands = await self._store.write(self._collection, writes)
+        return {item_id for item_id, point in points.items() if point.id in stands}
+
+    async def naming(self, entity: str) -> AsyncIterator[str]:
+        """The items that name an entity of the graph."""
+        async for item in self._where(SearchFilter(equal={ENTITY: entity})):
+            yield item.item_id
+
+    async def unplaced(self) -> AsyncIterator[str]:
+        """The items that name an entity and have no place by a vector of its own."""
+        for place in (NOWHERE, MEAN):
+            async for item in self._where(SearchFilter(equal={PLACE: place})):
+                yield item.item_id
+
+    async def placed_by_others(self, model: str) -> AsyncIterator[str]:
+        """The items whose place is not of the graph model named."""
+        for place in (OWN, MEAN):
+            async for item in self._where(SearchFilter(equal={PLACE: place})):
+                if item.placed is not None and item.placed.model != model:
+                    yield item.item_id
+
     async def search(self, queries: Sequence[tuple[Vector, SearchFilter]], *, limit: int) -> list[list[Candidate]]:
         """For each query the `limit` listed items of largest dot product, best first.
 
@@ -169,6 +232,11 @@ class Items:
         """How many items may be recommended."""
         return await self._store.count(self._collection, SearchFilter(equal={LISTED: True}))
 
+    async def _where(self, where: SearchFilter) -> AsyncIterator[Item]:
+        """All items that pass."""
+        async for point in self._store.scroll(self._collection, where):
+            yield item_of(point.payload)
+
     async def _load(self, item_ids: Iterable[str]) -> dict[str, tuple[Item, int | None]]:
         wanted = [item_point(item_id) for item_id in item_ids]
         found = await self._store.retrieve(self._collection, wanted)
@@ -179,7 +247,14 @@ class Items:
     def _point(item: Item, vector: Vector | None) -> Point:
         payload: dict[str, Any] = msgspec.to_builtins(item)
         payload |= {LISTED: item.listed, AUTHOR: item.author, TOKEN: new_token()}
+        if item.entity:
+            payload[PLACE] = NOWHERE if item.placed is None or not item.placed.model else source(item.placed)
         return Point(id=item_point(item.item_id), payload=payload, vectors={} if vector is None else {CONTENT: vector})
+
+
+def source(placed: Placed) -> str:
+    """Where a place is from."""
+    return MEAN if placed.mean else OWN
 
 
 def item_of(payload: Mapping[str, Any]) -> Item:

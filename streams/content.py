@@ -3,6 +3,9 @@
 A part that cannot be embedded is a dead letter with its reason; the rest of the item counts. An item of which
 nothing is left becomes a *void* one, so that nobody waits for it. What was refused is kept with the item, because
 a crash between store and commit must find it again without embedding anew.
+
+An item that names an entity of the knowledge graph has a place there once a trained graph is published. Items are
+written with the place that is known then, and refreshed afterwards: it may have changed meanwhile.
 """
 
 import asyncio
@@ -16,10 +19,12 @@ from penchant.encoders.base import Undecodable
 from penchant.encoders.embedder import Content, Embedded, Embedder
 from penchant.encoders.media import read_media
 from penchant.profile.items import Item, Items, Refused
+from penchant.profile.places import Place
 from penchant.settings import Settings
 from penchant.streams import metrics
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, encode
 from penchant.streams.dead_letters import dead_letter
+from penchant.streams.entities import EntityKeeper
 from penchant.streams.events import ItemReady, MediaKind
 from penchant.streams.interpret import Draft, Reader
 from penchant.streams.lane import Batch
@@ -31,7 +36,7 @@ __all__ = ["GROUP", "LANE", "TOPICS", "ContentHandler"]
 
 LANE = "content"
 GROUP = "penchant-content"
-TOPICS = (Topic.ITEMS, Topic.POSTS, Topic.MEDIA_UPLOADS)
+TOPICS = (Topic.ITEMS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL)
 
 Vector = NDArray[np.float32]
 
@@ -44,9 +49,12 @@ class ContentHandler:
         reader: reads records.
         embedder: embeds.
         items: where they go.
+        entities: keeps what is published of the knowledge graph, and gives items their places in it.
     """
 
-    def __init__(self, settings: Settings, reader: Reader, embedder: Embedder, items: Items) -> None:
+    def __init__(
+        self, settings: Settings, reader: Reader, embedder: Embedder, items: Items, entities: EntityKeeper
+    ) -> None:
         self._topics = {settings.prefixed(topic): topic for topic in TOPICS}
         self._item_ready = settings.prefixed(Topic.ITEM_READY)
         self._dead_letters = settings.prefixed(Topic.DEAD_LETTERS)
@@ -54,10 +62,16 @@ class ContentHandler:
         self._reader = reader
         self._embedder = embedder
         self._items = items
+        self._places = entities.places
+        self._entities = entities
 
     async def handle(self, batch: Batch) -> Handled:
         """Embeds and stores what a batch contains."""
         topic = self._topics[batch.topic]
+        if topic is Topic.ENTITY_VECTORS or topic is Topic.GRAPH_MODEL:
+            keep = self._entities.vectors if topic is Topic.ENTITY_VECTORS else self._entities.models
+            refused = await keep(batch.records)
+            return Handled(outputs=[(record.partition, self._dead_letter(record, error)) for record, error in refused])
         outputs: list[tuple[int, Output]] = []
         drafts: list[tuple[Record, Draft]] = []
         for record in batch.records:
@@ -94,20 +108,25 @@ class ContentHandler:
             for item_id, draft in newest.items()
             if item_id not in stored or stored[item_id].version < draft.item.version
         ]
-        withdrawn = [draft.item for draft in fresh if draft.item.withdrawn]
+        withdrawn = [
+            still_placed(draft.item, stored.get(draft.item.item_id)) for draft in fresh if draft.item.withdrawn
+        ]
         present = [draft for draft in fresh if not draft.item.withdrawn]
         contents = await self._embed(present)
         # The vector of a withdrawn item stays: past signals speak of it.
         vectors = await self._items.vectors([item.item_id for item in withdrawn])
         contents += [(item, vectors.get(item.item_id)) for item in withdrawn]
         await self._items.put(contents)
-        return stored | {item.item_id: item for item, _ in contents}
+        written = stored | {item.item_id: item for item, _ in contents}
+        await self._places.refresh(item_id for item_id, item in written.items() if item.entity)
+        return written
 
     async def _embed(self, drafts: Sequence[Draft]) -> list[tuple[Item, Vector | None]]:
         resolved = await asyncio.gather(*(asyncio.to_thread(self._resolve, draft) for draft in drafts))
         embedded = await self._embedder.embed([content for content, _ in resolved])
+        places = await self._places.of(draft.item.entity for draft in drafts)
         return [
-            self._item(draft, result, refused)
+            self._item(draft, result, refused, places.get(draft.item.entity))
             for draft, result, (_, refused) in zip(drafts, embedded, resolved, strict=True)
         ]
 
@@ -123,16 +142,13 @@ class ContentHandler:
         images, sounds = tuple(media[MediaKind.IMAGE]), tuple(media[MediaKind.AUDIO])
         return Content(text=draft.text, images=images, sounds=sounds), refused
 
-    def _item(self, draft: Draft, embedded: Embedded, unread: Sequence[Refused]) -> tuple[Item, Vector | None]:
-        vector = self._items.space.fuse(embedded.slices)
+    def _item(
+        self, draft: Draft, embedded: Embedded, unread: Sequence[Refused], place: Place | None
+    ) -> tuple[Item, Vector | None]:
         refused = [Refused(part.modality, part.reason, part.detail) for part in embedded.refusals]
-        item = msgspec.structs.replace(
-            draft.item,
-            listed=draft.recommendable and vector is not None,
-            modalities=tuple(embedded.slices),
-            refused=(*unread, *refused),
-        )
-        return item, vector
+        item, vector = self._places.placed(draft.item, embedded.slices, place)
+        listed = draft.recommendable and vector is not None
+        return msgspec.structs.replace(item, listed=listed, refused=(*unread, *refused)), vector
 
     def _read(self, topic: Topic, record: Record) -> Draft:
         if topic is Topic.POSTS:
@@ -152,6 +168,13 @@ class ContentHandler:
             value=encode(ItemReady(user_id=author, item_id=item_id)),
             headers={CONTENT_TYPE: MSGPACK},
         )
+
+
+def still_placed(withdrawn: Item, known: Item | None) -> Item:
+    """A withdrawn item with the place of the one that it withdraws, whose vector stays."""
+    if known is None:
+        return withdrawn
+    return msgspec.structs.replace(withdrawn, entity=known.entity, placed=known.placed, modalities=known.modalities)
 
 
 def refusal(part: Refused) -> Unusable:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -21,6 +21,7 @@ from penchant.profile.graph import Graph
 from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Items
+from penchant.profile.places import Entities, Places
 from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profiles
 from penchant.profile.ranking.recommend import Ranker
@@ -33,6 +34,7 @@ from penchant.streams import content, interest
 from penchant.streams.app import StreamApp
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
 from penchant.streams.connection import manages_transactions, open_admin
+from penchant.streams.entities import EntityKeeper
 from penchant.streams.events import ItemReady
 from penchant.streams.http import HttpPort, build_api
 from penchant.streams.interpret import Reader
@@ -67,12 +69,14 @@ class Parts(Struct, frozen=True, kw_only=True):
     items: Items
     profiles: Profiles
     graph: Graph
+    entities: Entities
+    places: Places
     vectors: ItemVectors
     ranker: Ranker
 
     async def open(self) -> None:
         """Opens the store with the collections that the parts need."""
-        await self.store.open([self.items.layout, self.profiles.layout, self.graph.layout])
+        await self.store.open([self.items.layout, self.profiles.layout, self.graph.layout, self.entities.layout])
 
 
 def build_parts(settings: Settings) -> Parts:
@@ -95,6 +99,8 @@ def build_parts(settings: Settings) -> Parts:
     )
     items = Items(store, settings.prefixed("items"), space)
     vectors = ItemVectors(items, capacity=profile.cached_items, ttl_s=profile.item_cache_s)
+    graph = Graph(store, settings.prefixed("triples"))
+    entities = Entities(store, settings.prefixed("entities"))
     ranker = Ranker(
         items,
         vectors,
@@ -113,7 +119,9 @@ def build_parts(settings: Settings) -> Parts:
         horizons=horizons,
         items=items,
         profiles=Profiles(store, settings.prefixed("profiles"), space, identity, limits),
-        graph=Graph(store, settings.prefixed("triples")),
+        graph=graph,
+        entities=entities,
+        places=Places(items, entities, graph),
         vectors=vectors,
         ranker=ranker,
     )
@@ -229,8 +237,10 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             embedder = Embedder(settings.encoders)
             stack.push_async_callback(embedder.close)
             tasks.append(asyncio.create_task(warmed_up(embedder, running), name="warm-up"))
-            handler: Handler = content.ContentHandler(settings, reader, embedder, parts.items)
-            running[content.LANE] = build_lane(settings, parts, app, handler, content.LANE)
+            keeper = EntityKeeper(parts.entities, parts.places, settings.fusion.graph_dimension)
+            handler: Handler = content.ContentHandler(settings, reader, embedder, parts.items, keeper)
+            running[content.LANE] = lane = build_lane(settings, parts, app, handler, content.LANE)
+            tasks.append(asyncio.create_task(follower(settings, keeper, lane), name="places"))
         if interest.LANE in lanes:
             updater = ProfileUpdater(
                 parts.profiles,
@@ -302,6 +312,12 @@ def sweeper(settings: Settings, parts: Parts, courier: Courier, lane: Lane) -> S
         lambda: lane.owns(topic, 0),
         interval_s=settings.worker.sweep_interval_s,
     )
+
+
+def follower(settings: Settings, keeper: EntityKeeper, lane: Lane) -> Coroutine[None, None, None]:
+    """Fills in places wherever partition 0 of `graph-model` is: one worker among all."""
+    topic = settings.prefixed(Topic.GRAPH_MODEL)
+    return keeper.follow(lambda: lane.owns(topic, 0), interval_s=settings.worker.sweep_interval_s)
 
 
 async def await_topics(settings: Settings) -> None:

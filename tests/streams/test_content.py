@@ -11,13 +11,16 @@ from PIL import Image
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.embedder import space as encoder_space
 from penchant.profile.fusion import space_of
+from penchant.profile.graph import Graph
 from penchant.profile.identity import Identity
 from penchant.profile.items import Items
+from penchant.profile.places import Entities, Places
 from penchant.profile.store.edge import EdgeStore
 from penchant.settings import load_settings
 from penchant.streams.codec import decode
 from penchant.streams.content import ContentHandler
 from penchant.streams.dead_letters import DeadLetter
+from penchant.streams.entities import EntityKeeper
 from penchant.streams.events import Item, ItemReady, Media, MediaUpload, Post
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch
@@ -47,16 +50,24 @@ async def items(tmp_path):
     space = space_of(encoders.dimensions, encoders.fingerprints, settings.fusion.shares, graph_dimension=4)
     store = EdgeStore(tmp_path / "store")
     items = Items(store, "items", space)
-    await store.open([items.layout])
+    await store.open([items.layout, Graph(store, "triples").layout, Entities(store, "entities").layout])
     yield items
     await store.close()
 
 
 @pytest.fixture
-def handler(embedder, items):
+def graph(items):
+    """The facts beside the items."""
+    return Graph(items._store, "triples")
+
+
+@pytest.fixture
+def handler(embedder, items, graph):
     """The lane's handler."""
     settings = load_settings()
-    return ContentHandler(settings, Reader(Identity("key"), settings.profile), embedder, items)
+    entities = Entities(items._store, "entities")
+    keeper = EntityKeeper(entities, Places(items, entities, graph), 4)
+    return ContentHandler(settings, Reader(Identity("key"), settings.profile), embedder, items, keeper)
 
 
 def batch(topic, *events, first=0, key=None):

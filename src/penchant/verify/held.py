@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from penchant.errors import ConfigurationError
 from penchant.profile.cache import Bounded
 from penchant.profile.identity import OWN_PREFIX
-from penchant.profile.items import Items
+from penchant.profile.items import Item, Items
 from penchant.profile.positions import Position, Positions
 from penchant.profile.profiles import Profile
 from penchant.profile.signals import Signal
@@ -45,7 +45,8 @@ class Kept(Struct, frozen=True, kw_only=True):
 
     Attributes:
         deviation: of its vectors from those of its signals and items.
-        newest_item_ms: when the newest version of its items was published, where the vectors deviate.
+        newest_item_ms: when the newest version of its items was published, or one of them placed in the knowledge graph
+            anew, where the vectors deviate.
         forgotten: items that are missing in the store, and that the profile does not wait for.
     """
 
@@ -199,8 +200,8 @@ class Viewer:
         if deviation > TOLERANCE:
             # A user's own items are announced to them when they change: they excuse nothing.
             edited = [item_id for item_id in content if not item_id.startswith(OWN_PREFIX)]
-            versions = [item.version for item in (await self.items.get(edited)).values()]
-            newest_item_ms = max((recorded_ms for _, recorded_ms, _ in versions), default=0)
+            items = (await self.items.get(edited)).values()
+            newest_item_ms = max((max(item.version[1], placed_ms(item)) for item in items), default=0)
         return Kept(
             strong=kept.strong,
             weak=kept.weak,
@@ -217,6 +218,11 @@ class Viewer:
         for item_id, vector in found.items():
             self.known.put(item_id, (vector,))
         return known | found
+
+
+def placed_ms(item: Item) -> int:
+    """When an item was last placed in the knowledge graph, epoch milliseconds."""
+    return 0 if item.placed is None else item.placed.at
 
 
 def bare(profile: Profile) -> Kept:

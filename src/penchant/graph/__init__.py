@@ -1,0 +1,1 @@
+"""Training a knowledge graph, and handing what was learned to the workers."""
