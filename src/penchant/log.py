@@ -66,5 +66,5 @@ def configure_logging(level: str, *, json: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     # These narrate what penchant says better itself.
-    for chatty in ("faust", "mode", "aiokafka", "httpx", "qdrant_client", "uvicorn", "transformers"):
+    for chatty in ("faust", "mode", "aiokafka", "httpx", "qdrant_client", "uvicorn", "transformers", "matplotlib"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

@@ -10,7 +10,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-__all__ = ["Interval", "Resampled", "mcnemar", "resampled"]
+__all__ = ["CONFIDENCE", "DRAWS", "Interval", "Resampled", "mcnemar", "resampled"]
 
 DRAWS = 2_000
 CONFIDENCE = 0.95

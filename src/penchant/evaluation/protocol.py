@@ -149,6 +149,21 @@ class Outcome(Struct, frozen=True, kw_only=True, eq=False):
     gains: dict[str, NDArray[np.int64]]
     seconds: dict[tuple[str, ...], tuple[float, float]]
 
+    def narrowed(self, names: Sequence[str]) -> "Outcome":
+        """The same of some configurations alone, in the order in which they took part; of all where none is named."""
+        rows = [row for row, name in enumerate(self.names) if name in names or not names]
+        left_out = set(self.names) - {self.names[row] for row in rows}
+        return Outcome(
+            names=tuple(self.names[row] for row in rows),
+            probes=self.probes,
+            candidates=self.candidates,
+            ranks=self.ranks[rows],
+            tops=self.tops[rows],
+            negatives=self.negatives[rows],
+            gains={name: table for name, table in self.gains.items() if name not in left_out},
+            seconds=self.seconds,
+        )
+
 
 def choose_probes(stream: Stream, rules: Rules) -> Probes:
     """The probes of a stream: the sample, and every positive event that ends an absence.

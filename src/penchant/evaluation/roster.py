@@ -1,4 +1,4 @@
-"""Who takes part: every configuration by name, built only if it is asked for."""
+"""Who takes part, and what they are made of."""
 
 import difflib
 import math
@@ -21,7 +21,7 @@ from penchant.evaluation.protocol import Contestant
 from penchant.evaluation.stream import Stream
 from penchant.settings import Settings
 
-__all__ = ["Material", "baselines", "chosen"]
+__all__ = ["Material", "chosen", "makers"]
 
 HALF_LIVES_DAYS = {"popularity": math.inf, "popularity 365 d": 365.0, "popularity 30 d": 30.0}
 
@@ -47,8 +47,8 @@ class Material(Struct, frozen=True, kw_only=True, eq=False):
 Maker = Callable[[Material], Contestant]
 
 
-def baselines() -> list[Maker]:
-    """What penchant is compared with."""
+def makers() -> list[Maker]:
+    """Of all contestants: what penchant is compared with."""
     return [
         lambda given: Popularity(len(given.stream.items), HALF_LIVES_DAYS),
         lambda given: LastItem(len(given.stream.items)),

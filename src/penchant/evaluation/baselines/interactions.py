@@ -47,12 +47,6 @@ class Interactions:
         self.liked[event.user].append(event.item)
         return True
 
-    def indicator(self, user: int) -> NDArray[np.float64]:
-        """Ones where the user liked an item: shape (m,)."""
-        liked = np.zeros(self.shape[1])
-        liked[self.liked[user]] = 1.0
-        return liked
-
     def matrix(self, pairs: int) -> "scipy.sparse.csr_array[np.float64]":
         """The first `pairs` pairs as ones: shape (u, m)."""
         entries = (np.ones(pairs), (self._users[:pairs], self._items[:pairs]))

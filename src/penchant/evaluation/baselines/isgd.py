@@ -11,8 +11,8 @@ from penchant.evaluation.protocol import Event
 
 __all__ = ["Isgd"]
 
-FACTORS = 64
-RATE = 0.05
+FACTORS = 16
+RATE = 0.1
 REGULARISATION = 0.01
 SPREAD = 0.1  # of the first factors
 
