@@ -13,9 +13,19 @@ import numpy as np
 from msgspec import Struct
 
 from penchant.errors import ConfigurationError
-from penchant.graph.train import Embedding, Ranks, Recipe, extra
+from penchant.graph.facts import Facts
+from penchant.graph.train import Embedding, Ranks, Recipe, Trained, extra
 
-__all__ = ["TRAINING", "VECTORS", "Training", "load_embedding", "load_training", "model_fingerprint", "save"]
+__all__ = [
+    "TRAINING",
+    "VECTORS",
+    "Training",
+    "load_embedding",
+    "load_training",
+    "model_fingerprint",
+    "save",
+    "training_of",
+]
 
 VECTORS, TRAINING = "vectors.safetensors", "training.json"
 MATRICES = ("vectors", "forward", "backward")
@@ -43,6 +53,25 @@ class Training(Struct, frozen=True, kw_only=True):
     seconds: float
     valid: Ranks
     test: Ranks | None
+
+
+def training_of(found: Trained, facts: Facts, *, recipe: Recipe, seed: int) -> Training:
+    """What is to be remembered of a training."""
+    return Training(
+        model=found.embedding.model,
+        fingerprint=model_fingerprint(found.embedding),
+        source=facts.source,
+        facts={"train": len(facts.train), "valid": len(facts.valid), "test": len(facts.test)},
+        entities=len(found.embedding.entities),
+        relations=len(found.embedding.relations),
+        seed=seed,
+        recipe=recipe,
+        best_epoch=found.best_epoch,
+        epochs=found.epochs,
+        seconds=round(found.seconds, 1),
+        valid=found.valid,
+        test=found.test,
+    )
 
 
 def model_fingerprint(embedding: Embedding) -> str:
