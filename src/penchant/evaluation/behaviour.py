@@ -68,4 +68,5 @@ class Behaviour:
     def popularity(self, now_ms: int) -> Floats:
         """`Row.popularity_at` of all items: shape (3, m)."""
         weights = [growth(now_ms, half_life_ms) for half_life_ms in POPULARITY_HALF_LIVES_MS]
-        return self._popularity / np.array([*weights, 1.0])[:, None]
+        decayed: Floats = self._popularity / np.array([*weights, 1.0])[:, None]
+        return decayed

@@ -1,0 +1,181 @@
+"""Features: what an item has to do with a user, one named number each, from which a list's scores are made.
+
+By slice of content (text, image, audio, graph), with cosines of whitened unit vectors:
+
+- `long`, `short`: to the interest vector of either horizon;
+- `last`: to the mean of the three items liked last;
+- `near`: mean over the 20 items liked last of exp((cosine - 1) / 0.1), which only what is very like one of them
+  moves (a Parzen window on the sphere);
+- `disliked`: the same over the 20 items disliked last.
+
+By behaviour: `transitions` to the item from what the user liked before (see `penchant.profile.affinity`) and from the
+very last ones alone, the logarithm of its popularity by horizon, and its age.
+
+All of them are taken for many users and many items at once. Where a feature is unknown it is zero; scores compare
+features only after they have been standardised among the candidates of one request.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+from penchant.profile.affinity import is_positive
+from penchant.profile.interest import Horizons
+from penchant.profile.signals import Signal
+
+__all__ = ["BEHAVIOUR", "CONTENT", "Past", "content_features", "content_names", "past_of", "standardised"]
+
+Vectors = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Sparse = Any  # csr_array of float64
+
+CONTENT = ("long", "short", "last", "near", "disliked")
+BEHAVIOUR = ("transitions", "popularity_30d", "popularity_365d", "popularity", "age")
+LAST = 3
+NEAR = 20
+BANDWIDTH = 0.1
+CANCELLED = 1e-12
+FLAT = 1e-9  # a feature that varies less than this among candidates tells them apart by rounding
+
+
+class Past(Struct, frozen=True, kw_only=True, eq=False):
+    """A user's signals on items that have content, newest first; k of them.
+
+    Attributes:
+        rows: which row of the content holds the item: shape (k,).
+        weights: of the signals: shape (k,).
+        ages: how long before the newest, milliseconds: shape (k,).
+        positive: which of them are positive: shape (k,).
+    """
+
+    rows: NDArray[np.int64]
+    weights: Floats
+    ages: Floats
+    positive: NDArray[np.bool_]
+
+
+def past_of(signals: Iterable[Signal], rows: Mapping[str, int]) -> Past:
+    """A user's past.
+
+    Args:
+        signals: in any order.
+        rows: which row of the content holds an item; signals on other items do not count.
+    """
+    known = sorted(
+        (signal for signal in signals if signal.item_id in rows),
+        key=lambda signal: (signal.time, signal.event_id),
+        reverse=True,
+    )
+    newest = known[0].time if known else 0
+    return Past(
+        rows=np.array([rows[signal.item_id] for signal in known], np.int64),
+        weights=np.array([signal.weight for signal in known], float),
+        ages=np.array([newest - signal.time for signal in known], float),
+        positive=np.array([is_positive(signal) for signal in known], bool),
+    )
+
+
+def content_names(slices: Iterable[str]) -> tuple[str, ...]:
+    """Names of the features that `content_features` gives, in their order."""
+    return tuple(f"{name}_{kind}" for name in slices for kind in CONTENT)
+
+
+def content_features(
+    pasts: Sequence[Past], memory: Mapping[str, Vectors], candidates: Mapping[str, Vectors], horizons: Horizons
+) -> Vectors:
+    """Features of content.
+
+    Args:
+        pasts: of u users; their rows are those of `memory`.
+        memory: by slice, unit vectors of the items in the pasts, shape (m, d); zeros where an item lacks the slice.
+        candidates: by slice, likewise of the n candidates, shape (n, d).
+        horizons: half-lives.
+
+    Returns:
+        Shape (slices x 5, u, n), in the order of `content_names`.
+    """
+    views = vstack(
+        [
+            combined(pasts, [one.weights * np.exp2(-one.ages / horizons.long_ms) for one in pasts]),
+            combined(pasts, [one.weights * np.exp2(-one.ages / horizons.short_ms) for one in pasts]),
+            combined(pasts, [newest(one.positive, LAST) for one in pasts]),
+        ],
+        format="csr",
+    )
+    windows = vstack(
+        [
+            combined(pasts, [newest(one.positive, NEAR) for one in pasts]),
+            combined(pasts, [newest(one.weights < 0, NEAR) for one in pasts]),
+        ],
+        format="csr",
+    )
+    shape = (len(CONTENT), len(pasts), len(next(iter(candidates.values()))))
+    planes = [
+        np.concatenate(compared(views, windows, memory[name], candidates[name])).reshape(shape) for name in candidates
+    ]
+    found: Vectors = np.concatenate(planes)
+    return found
+
+
+def newest(chosen: NDArray[np.bool_], most: int) -> Floats:
+    """Equal shares of the first `most` entries that are chosen, zeros for the others."""
+    kept = chosen & (np.cumsum(chosen) <= most)
+    shares: Floats = kept / max(1, kept.sum())
+    return shares
+
+
+def combined(pasts: Sequence[Past], coefficients: Sequence[Floats]) -> Sparse:
+    """Users' coefficients on their past as one sparse matrix, users by rows of the content."""
+    kept = [one.nonzero()[0] for one in coefficients]
+    rows = [np.zeros(0, np.int64), *(past.rows[places] for past, places in zip(pasts, kept, strict=True))]
+    values = [np.zeros(0), *(one[places] for one, places in zip(coefficients, kept, strict=True))]
+    width = max((int(past.rows.max()) + 1 for past in pasts if len(past.rows)), default=0)
+    indptr = np.cumsum([0, *map(len, kept)])
+    return csr_array((np.concatenate(values), np.concatenate(rows), indptr), shape=(len(pasts), width))
+
+
+def compared(views: Sparse, windows: Sparse, known: Vectors, targets: Vectors) -> tuple[Vectors, Vectors]:
+    """Cosines of views with targets, and means of exp((cosine - 1) / bandwidth) over windows; (rows, n) each.
+
+    Windows share items, and each item's similarities are computed once; all of it is one matrix product.
+    """
+    met = np.unique(windows.indices)
+    queries = np.concatenate([directions(views, known), known[met]])
+    similar = queries @ targets.T
+    near = similar[views.shape[0] :]
+    near -= 1
+    near /= BANDWIDTH
+    np.exp(near, out=near)
+    near[~known[met].any(axis=1)] = 0
+    near[:, ~targets.any(axis=1)] = 0
+    packed = csr_array(
+        (windows.data.astype(np.float32), np.searchsorted(met, windows.indices), windows.indptr),
+        shape=(windows.shape[0], len(met)),
+    )
+    return similar[: views.shape[0]], packed @ near
+
+
+def directions(coefficients: Sparse, known: Vectors) -> Vectors:
+    """Unit combinations of known vectors, (rows, d); zeros where they cancel."""
+    sums = coefficients @ known[: coefficients.shape[1]].astype(np.float64)
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    unit: Vectors = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > CANCELLED).astype(np.float32)
+    return unit
+
+
+def standardised(features: Vectors) -> Vectors:
+    """Features of one request's candidates less their mean, in standard deviations; a flat one says nothing.
+
+    Never clipped: that would tie the very items that matter.
+
+    Args:
+        features: shape (..., n).
+    """
+    means = features.mean(axis=-1, keepdims=True)
+    deviations = features.std(axis=-1, keepdims=True)
+    found: Vectors = np.divide(features - means, deviations, out=np.zeros_like(features), where=deviations > FLAT)
+    return found

@@ -1,0 +1,110 @@
+"""The learned linear ranker: how much each feature counts, and how that shifts while a user is away.
+
+An item's score is a sum over features standardised among the candidates, so it splits into its parts as it stands.
+Every feature has two weights: one that always counts, and one that counts the more the longer the user was away,
+
+    score = sum_f (base_f + g * returning_f) * z_f,      g = absence / (absence + 8 h),
+
+because the moment of return wants other things than the middle of a sitting.
+
+The weights are learned from the stream, by softmax regression on what was liked against other candidates. Where those
+are a sample, each is corrected by the logarithm of its chance to be drawn (Bengio and Senecal, "Adaptive Importance
+Sampling to Accelerate Training of a Neural Probabilistic Language Model", 2008; Yi et al., "Sampling-Bias-Corrected
+Neural Modeling", RecSys 2019). Steps are Adagrad's (Duchi, Hazan and Singer, JMLR 2011), which suit features that speak
+rarely.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+__all__ = ["ABSENCE_HALF_MS", "Learner", "Weights", "gate"]
+
+Vectors = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+ABSENCE_HALF_MS = 8 * 3_600_000
+RATE = 0.05
+EPSILON = 1e-8
+
+
+def gate(absence_ms: float) -> float:
+    """How much of an absence it is: 0 in the middle of a sitting, a half after eight hours, towards 1 beyond."""
+    return absence_ms / (absence_ms + ABSENCE_HALF_MS)
+
+
+class Weights(Struct, frozen=True, kw_only=True, eq=False):
+    """Weights by feature.
+
+    Attributes:
+        names: of F features.
+        base: that always count: shape (F,).
+        returning: that count by `gate`: shape (F,).
+    """
+
+    names: tuple[str, ...]
+    base: Floats
+    returning: Floats
+
+    @classmethod
+    def of(cls, base: Mapping[str, float], returning: Mapping[str, float], names: Sequence[str]) -> "Weights":
+        """Weights by name, zero where a feature is not named; weights of features that are not there are left out."""
+        return cls(
+            names=tuple(names),
+            base=np.array([base.get(name, 0.0) for name in names]),
+            returning=np.array([returning.get(name, 0.0) for name in names]),
+        )
+
+    def at(self, absence_ms: float) -> Floats:
+        """The weights for a user who was away so long, shape (F,)."""
+        return self.base + gate(absence_ms) * self.returning
+
+
+class Learner:
+    """Learns weights from one example after the other.
+
+    Args:
+        prior: where it starts.
+        learned: which features may move: shape (F,); all where it is None.
+        returning: whether the weights by absence move as well.
+        rate: of the steps.
+    """
+
+    def __init__(
+        self, prior: Weights, *, learned: NDArray[np.bool_] | None = None, returning: bool = True, rate: float = RATE
+    ) -> None:
+        self._names = prior.names
+        self._weights = np.stack([prior.base, prior.returning])
+        self._moves = np.ones(len(prior.names), bool) if learned is None else learned
+        self._squares = np.zeros_like(self._weights)
+        self._returning = returning
+        self._rate = rate
+        self.examples = 0
+
+    @property
+    def weights(self) -> Weights:
+        """As they are now."""
+        base, returning = self._weights.copy()
+        return Weights(names=self._names, base=base, returning=returning)
+
+    def learn(self, features: Vectors, absence_ms: float, log_chances: Floats | None = None) -> None:
+        """Takes one step towards ranking the first candidate before the others.
+
+        Args:
+            features: standardised, shape (F, c): what was liked first, then other candidates.
+            absence_ms: of the user before this.
+            log_chances: of each candidate to be in the sample, up to a constant, shape (c,); None: all alike.
+        """
+        away = gate(absence_ms)
+        scores = (self._weights[0] + away * self._weights[1]) @ features
+        if log_chances is not None:
+            scores = scores - log_chances
+        shares = np.exp(scores - scores.max())
+        shares /= shares.sum()
+        towards = np.where(self._moves, features[:, 0] - features @ shares, 0.0)
+        for row, step in enumerate((towards, away * towards if self._returning else 0 * towards)):
+            self._squares[row] += step**2
+            self._weights[row] += self._rate * step / np.sqrt(self._squares[row] + EPSILON)
+        self.examples += 1
