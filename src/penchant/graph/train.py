@@ -12,11 +12,13 @@ tail from all entities, with a relation of its own for each inverse and the nucl
 what Lacroix et al., "Canonical Tensor Decomposition for Knowledge Base Completion" (2018), found to matter.
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -129,6 +131,11 @@ class Best:
 
     PyKEEN's own keeps them in a pickle on disk.
 
+    Attributes:
+        best: the filtered MRR of the best look.
+        epoch: of that look.
+        best_epoch: what PyKEEN asks for: whenever it changes, PyKEEN writes a pickle, so it never does.
+
     Args:
         model: that is trained.
         rank: the filtered MRR of the held-out facts now.
@@ -136,6 +143,8 @@ class Best:
         patience: looks without a better rank before training ends.
         progress: told of every look.
     """
+
+    best_epoch = None
 
     def __init__(self, model: Any, rank: Callable[[], float], *, every: int, patience: int, progress: Progress) -> None:
         self._model = model
@@ -145,7 +154,7 @@ class Best:
         self._progress = progress
         self._state: dict[str, Any] = {}
         self.best = -1.0
-        self.best_epoch = 0
+        self.epoch = 0
 
     def should_evaluate(self, epoch: int) -> bool:
         """Whether to look after this epoch."""
@@ -156,9 +165,9 @@ class Best:
         found = self._rank()
         self._progress(epoch, found)
         if found > self.best:
-            self.best, self.best_epoch = found, epoch
+            self.best, self.epoch = found, epoch
             self._state = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
-        return epoch - self.best_epoch >= self._every * self._patience
+        return epoch - self.epoch >= self._every * self._patience
 
     def restore(self) -> None:
         """Gives the model its best parameters back."""
@@ -178,20 +187,23 @@ class PyKeen:
     """
 
     def __enter__(self) -> Self:
-        self._home = tempfile.TemporaryDirectory(prefix="penchant-")
-        os.environ.setdefault("PYSTOW_HOME", self._home.name)
-        logging.getLogger("pykeen").setLevel(logging.ERROR)
-        logging.getLogger("torch_max_mem").setLevel(logging.ERROR)
+        self._stack = contextlib.ExitStack()
+        home = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="penchant-"))
+        os.environ.setdefault("PYSTOW_HOME", home)
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="'pin_memory'")  # which its evaluation asks for everywhere
         self.torch = extra("torch")
         self.models = extra("pykeen.models")
         self.losses = extra("pykeen.losses")
         self.training = extra("pykeen.training")
         self.triples = extra("pykeen.triples")
         self.evaluation = extra("pykeen.evaluation")
+        for chatty in ("pykeen", "torch_max_mem"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._home.cleanup()
+        self._stack.close()
 
     def model(self, recipe: Recipe, name: ModelName, factory: Any, seed: int) -> Any:
         """A model that has learned nothing yet."""
@@ -321,7 +333,7 @@ def trained(pykeen: PyKeen, facts: Facts, name: ModelName, *, recipe: Recipe, se
         embedding=learned(pykeen, model, facts, name),
         valid=ranks(valid, train),
         test=None if test is None else ranks(test, train, valid),
-        best_epoch=best.best_epoch,
+        best_epoch=best.epoch,
         epochs=len(losses),
         seconds=seconds,
     )
