@@ -7,7 +7,7 @@ share of the items that a user has just liked is an item that goes on from there
 All sums are forward-decayed (Cormode et al., "Forward Decay", ICDE 2009): an event of time t weighs 2^((t - L)/H) for
 ever, with a fixed landmark L, and whoever reads a sum at a later moment divides by that moment's weight. So a sum
 needs no touching while time passes, does not depend on the order of its events, and two rows compare as they are. In
-double precision the shortest half-life, 30 days, reaches its end in 2098; from there on times count as that one.
+double precision the shortest half-life, 30 days, reaches from 1941 to 2098; times beyond count as the nearest one.
 
 What goes into a row is said once for all by the log of transitions: truncation looks at one transition after the
 other, so that batches may be cut anywhere. A row notes the newest record of each partition that it has taken in, and
@@ -37,6 +37,7 @@ __all__ = [
     "Row",
     "RowTable",
     "Transition",
+    "Weighted",
     "growth",
     "is_positive",
     "item_key",
@@ -51,7 +52,7 @@ DAY_MS = 86_400_000
 LANDMARK_MS = 1_577_836_800_000  # the year 2020
 POPULARITY_HALF_LIVES_MS = (30 * DAY_MS, 365 * DAY_MS)
 ROW_HALF_LIFE_MS = 730 * DAY_MS
-MOST_DOUBLINGS = 960  # of a weight since the landmark: leaves room for 2^63 of the largest
+MOST_DOUBLINGS = 960  # of a weight from the landmark: leaves room for 2^63 of the largest
 
 POSITIVE_WEIGHT = 1.0  # a click, twenty seconds of viewing, four stars of five
 AUTHORED = frozenset({Action.POST, Action.UPLOAD, Action.SEARCH})
@@ -91,6 +92,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
         count: how many there were.
         popularity: decayed counts, by `POPULARITY_HALF_LIVES_MS`.
         mass: the decayed count by `ROW_HALF_LIFE_MS`, what `sums` are measured by.
+        as_of: time of the newest, epoch milliseconds.
         keys: `item_key` of the items that came before, ascending, shape (m,), m at most `ROW_LIMIT`.
         sums: their decayed weights, by `ROW_HALF_LIFE_MS`, shape (m,), positive.
         applied: by origin, the offset of the last record that is in the sums.
@@ -100,6 +102,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
     count: int = 0
     popularity: tuple[float, ...] = (0.0,) * len(POPULARITY_HALF_LIVES_MS)
     mass: float = 0.0
+    as_of: int = 0
     keys: NDArray[np.uint64] = msgspec.field(default_factory=lambda: np.zeros(0, np.uint64))
     sums: Floats = msgspec.field(default_factory=lambda: np.zeros(0))
     applied: Mapping[Origin, int] = {}
@@ -107,6 +110,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
     def adding(self, transitions: Iterable[Transition]) -> "Row":
         """This row with further transitions, in their order; those that are in it already change nothing."""
         count, popularity, mass, applied = self.count, list(self.popularity), self.mass, dict(self.applied)
+        as_of = self.as_of
         sums = dict(zip(self.keys.tolist(), self.sums.tolist(), strict=True))
         for transition in transitions:
             if transition.offset <= applied.get(transition.origin, -1):
@@ -117,6 +121,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
                 popularity[horizon] += growth(transition.at, half_life_ms)
             weight = growth(transition.at, ROW_HALF_LIFE_MS)
             mass += weight
+            as_of = max(as_of, transition.at)
             for item_id, share in transition.previous:
                 key = item_key(item_id)
                 sums[key] = sums.get(key, 0.0) + share * weight
@@ -132,6 +137,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
             count=count,
             popularity=tuple(popularity),
             mass=mass,
+            as_of=as_of,
             keys=keys[order],
             sums=np.fromiter(sums.values(), np.float64, len(sums))[order],
             applied=applied,
@@ -183,7 +189,8 @@ class RowTable:
             shape=(self._keys.size, len(keys)),
         )
         measures = growth(now_ms, ROW_HALF_LIFE_MS) * row_measure(self._masses, now_ms)
-        return np.asarray((self._sums @ asked).toarray().T) / measures
+        scores: Floats = (self._sums @ asked).toarray().T / measures
+        return scores
 
 
 def transition_scores(
@@ -278,7 +285,8 @@ def moment(signal: Signal) -> tuple[int, str]:
 
 def growth(time_ms: int, half_life_ms: int) -> float:
     """The weight of an event as of the landmark."""
-    return float(2.0 ** min((time_ms - LANDMARK_MS) / half_life_ms, MOST_DOUBLINGS))
+    doublings = (time_ms - LANDMARK_MS) / half_life_ms
+    return float(2.0 ** max(-MOST_DOUBLINGS, min(doublings, MOST_DOUBLINGS)))
 
 
 def item_key(item_id: str) -> int:

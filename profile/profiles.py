@@ -12,14 +12,15 @@ from penchant.profile.fusion import Space
 from penchant.profile.identity import Identity
 from penchant.profile.state import Limits, ProfileState
 from penchant.profile.store.base import TOKEN, CollectionLayout, Point, SearchFilter, Store, Write, new_token
+from penchant.profile.told import Told
 
 __all__ = ["Profile", "Profiles", "Waiting"]
 
 Vector = NDArray[np.float32]
 
 SHORT, LONG, INTEREST = "short", "long", "interest"
-USER, STATE, VERSION, AWAITS, WAITING, AS_OF, RHO = (
-    "user", "state", "version", "awaits", "waiting", "as_of", "rho",
+USER, STATE, TOLD, VERSION, AWAITS, WAITING, AS_OF, RHO = (
+    "user", "state", "told", "version", "awaits", "waiting", "as_of", "rho",
 )  # fmt: skip
 
 
@@ -27,6 +28,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     """A user's profile as stored.
 
     Attributes:
+        told: which records were the first of their events.
         version: counts the writes of this profile.
         token: the write token it is stored under; None before the first write.
         awaits: items of its signals that are not in the store yet.
@@ -36,6 +38,7 @@ class Profile(Struct, frozen=True, kw_only=True):
 
     user: str
     state: ProfileState
+    told: Told = Told()
     version: int = 0
     token: int | None = None
     awaits: frozenset[str] = frozenset()
@@ -103,6 +106,7 @@ class Profiles:
                 payload={
                     USER: profile.user,
                     STATE: base64.b64encode(profile.state.pack()).decode(),
+                    TOLD: base64.b64encode(profile.told.pack()).decode(),
                     VERSION: profile.version + 1,
                     AWAITS: sorted(profile.awaits),
                     WAITING: bool(profile.awaits),
@@ -116,6 +120,7 @@ class Profiles:
             written[point.id] = Profile(
                 user=profile.user,
                 state=profile.state,
+                told=profile.told,
                 version=profile.version + 1,
                 token=token,
                 awaits=profile.awaits,
@@ -145,6 +150,7 @@ class Profiles:
         return Profile(
             user=str(payload[USER]),
             state=ProfileState.unpack(base64.b64decode(str(payload[STATE]))),
+            told=Told.unpack(base64.b64decode(str(payload[TOLD]))) if TOLD in payload else Told(),
             version=point.payload[VERSION],
             token=point.token,
             awaits=frozenset(point.payload[AWAITS]),

@@ -9,7 +9,7 @@ from msgspec import Struct
 from penchant.profile.seen import SeenItems
 from penchant.profile.signals import Signal, Strength, merge
 
-__all__ = ["Limits", "ProfileState", "UnknownStateVersion"]
+__all__ = ["Limits", "ProfileState", "UnknownStateVersion", "of_strength"]
 
 STATE_VERSION = 1
 

@@ -3,18 +3,40 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
+from msgspec import Struct
 
+from penchant.profile.affinity import Transition, positives, predecessors
 from penchant.profile.cache import Bounded, ItemVectors
 from penchant.profile.interest import Horizons, interest_views
 from penchant.profile.profiles import Profile, Profiles
-from penchant.profile.signals import Signal
-from penchant.profile.state import Limits
+from penchant.profile.signals import Signal, Strength, merge
+from penchant.profile.state import Limits, of_strength
 from penchant.profile.store.base import StoreUnavailable
+from penchant.profile.told import Origin, Telling, Told
 
-__all__ = ["ProfileUpdater"]
+__all__ = ["Applied", "ProfileUpdater", "Tellings"]
 
 MAX_ATTEMPTS = 20
 CHUNK = 64  # users per write: bounds memory, and how long the embedded engine holds the interpreter
+
+
+NOTHING_SETTLED: Mapping[Origin, int] = {}
+# By user, positive signals with the records that told of them, in order within each origin.
+Tellings = Mapping[str, Sequence[tuple[Signal, Telling]]]
+
+NOTHING_TOLD: Tellings = {}
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """What came of applying signals.
+
+    Attributes:
+        refused: how many writes were refused because someone else had written first, and were made again.
+        transitions: one for each record that was the first of its event, in order within each origin.
+    """
+
+    refused: int
+    transitions: Sequence[Transition]
 
 
 class ProfileUpdater:
@@ -37,18 +59,28 @@ class ProfileUpdater:
         self._limits = limits
         self._cache: Bounded[str, Profile] = Bounded(capacity)
 
-    async def apply(self, signals: Mapping[str, Sequence[Signal]]) -> int:
+    async def apply(
+        self,
+        signals: Mapping[str, Sequence[Signal]],
+        tellings: Tellings = NOTHING_TOLD,
+        settled: Mapping[Origin, int] = NOTHING_SETTLED,
+    ) -> Applied:
         """Merges each user's signals; returns when all of them are in the store.
 
         An empty sequence asks for the views of a known user to be made anew, because an item of theirs has changed.
 
-        Returns:
-            How many writes were refused because someone else had written first, and were made again.
+        Args:
+            signals: by user.
+            tellings: of those among them that make transitions.
+            settled: by origin, the offset behind the last record that the group has committed, or an earlier one.
 
         Raises:
             StoreUnavailable: the store does not answer. Some users may have been written; apply all again.
         """
-        return sum([await self._apply_chunk(chunk) for chunk in chunks(signals, CHUNK)])
+        applied = [await self._apply_chunk(chunk, tellings, settled) for chunk in chunks(signals, CHUNK)]
+        transitions = [transition for one in applied for transition in one.transitions]
+        transitions.sort(key=lambda one: (one.origin, one.offset))
+        return Applied(refused=sum(one.refused for one in applied), transitions=transitions)
 
     async def read(self, users: Iterable[str]) -> dict[str, Profile]:
         """The profiles of `users` that exist, at least as new as the last `apply` that returned.
@@ -76,16 +108,21 @@ class ProfileUpdater:
             self._cache.put(user, profile)
         return known | loaded
 
-    async def _apply_chunk(self, signals: Mapping[str, Sequence[Signal]]) -> int:
+    async def _apply_chunk(
+        self, signals: Mapping[str, Sequence[Signal]], tellings: Tellings, settled: Mapping[Origin, int]
+    ) -> Applied:
         pending = dict(signals)
         refused = 0
+        transitions: dict[str, list[Transition]] = {}
         for _ in range(MAX_ATTEMPTS):
             known = await self._load(pending)
-            merged = [
-                msgspec.structs.replace(profile, state=profile.state.adding(pending[user], self._limits))
-                for user, profile in ((user, known.get(user) or self._profiles.empty(user)) for user in pending)
-                if pending[user] or user in known
-            ]
+            merged = []
+            for user, mine in pending.items():
+                if mine or user in known:
+                    before = known.get(user) or self._profiles.empty(user)
+                    told, transitions[user] = heard(before, mine, tellings.get(user, ()), settled)
+                    state = before.state.adding(mine, self._limits)
+                    merged.append(msgspec.structs.replace(before, state=state, told=told))
             viewed = await self._with_views(merged)
             changed = [profile for profile in viewed if differs(profile, known.get(profile.user))]
             try:
@@ -97,7 +134,7 @@ class ProfileUpdater:
                 self._cache.put(user, profile)
             conflicts = [profile for profile in changed if profile.user not in written]
             if not conflicts:
-                return refused
+                return Applied(refused=refused, transitions=[one for some in transitions.values() for one in some])
             refused += len(conflicts)
             # Someone else wrote these: load what stands and merge all of this batch's signals into that.
             self._forget(conflicts)
@@ -128,11 +165,47 @@ class ProfileUpdater:
             self._cache.drop(profile.user)
 
 
+def heard(
+    before: Profile,
+    signals: Sequence[Signal],
+    tellings: Sequence[tuple[Signal, Telling]],
+    settled: Mapping[Origin, int],
+) -> tuple[Told, list[Transition]]:
+    """What a user's records have told of, and the transitions that they make.
+
+    Args:
+        before: the profile that the signals are added to.
+        signals: of the user.
+        tellings: of those among them that make transitions.
+        settled: by origin, the offset behind the last record that the group has committed, or an earlier one.
+    """
+    told, firsts = before.told.hearing([telling for _, telling in tellings], settled)
+    # With what the batch itself will push out of the set: a history that is sent at once leaves as it came.
+    parts = ((before.state.strong, Strength.STRONG), (before.state.weak, Strength.WEAK)) if firsts else ()
+    past = positives(
+        signal
+        for kept, strength in parts
+        for signal in merge(kept, of_strength(signals, strength), limit=len(kept) + len(signals))
+    )
+    return told, [
+        Transition(
+            item_id=signal.item_id,
+            at=signal.time,
+            previous=predecessors(past, of=signal),
+            origin=telling.origin,
+            offset=telling.offset,
+        )
+        for signal, telling in tellings
+        if telling in firsts
+    ]
+
+
 def differs(profile: Profile, stored: Profile | None) -> bool:
     """Whether a profile says anything that the stored one does not."""
     return (
         stored is None
         or profile.state != stored.state
+        or profile.told != stored.told
         or profile.awaits != stored.awaits
         or (profile.interest != stored.interest).any()
         or (profile.short != stored.short).any()

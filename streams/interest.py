@@ -11,19 +11,24 @@ such signal is forgotten, whoever comes first:
 - Nobody announces a catalogue item to those who clicked it early, and an announcement may be older than a store that
   was set back. So a sweep looks, again and again, at all profiles that wait, and announces to them what has come.
   It only sends `item-ready`: a profile is written by the owner of its partition and by no one else.
+
+A positive signal also says what its item came after. Of each such event the lane tells once, on `transitions`, in the
+transaction that commits the record which was the first to tell of it.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
 
+from penchant.profile.affinity import Transition, is_positive
 from penchant.profile.cache import ItemVectors
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.recommend import RankedItem, Ranker
 from penchant.profile.signals import Signal
+from penchant.profile.told import Telling, telling_of
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings
-from penchant.streams import metrics
+from penchant.streams import events, metrics
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, encode
 from penchant.streams.dead_letters import dead_letter
 from penchant.streams.events import Because, Recommendations, Recommended, SourcePosition, Timings
@@ -56,6 +61,7 @@ class InterestHandler:
     ) -> None:
         self._topics = {settings.prefixed(topic): topic for topic in TOPICS}
         self._recommendations = settings.prefixed(Topic.RECOMMENDATIONS)
+        self._transitions = settings.prefixed(Topic.TRANSITIONS)
         self._dead_letters = settings.prefixed(Topic.DEAD_LETTERS)
         self._reader = reader
         self._updater = updater
@@ -68,6 +74,7 @@ class InterestHandler:
         """Merges what a batch says into the profiles."""
         topic = self._topics[batch.topic]
         signals: dict[str, list[Signal]] = {}
+        tellings: dict[str, list[tuple[Signal, Telling]]] = {}
         newest: dict[str, Record] = {}
         outputs: list[tuple[int, Output]] = []
         async with self._one_at_a_time:
@@ -80,8 +87,14 @@ class InterestHandler:
                         outputs.append((record.partition, dead_letter(record, error, topic=self._dead_letters)))
                     continue
                 signals.setdefault(user, []).extend([] if signal is None else [signal])
+                if signal is not None and is_positive(signal):
+                    telling = telling_of(signal, (record.topic, record.partition), record.offset)
+                    tellings.setdefault(user, []).append((signal, telling))
                 newest[user] = record
-            metrics.CONFLICTS.labels(LANE).inc(await self._updater.apply(signals))
+            settled = {(batch.topic, partition): offset for partition, offset in batch.settled.items()}
+            applied = await self._updater.apply(signals, tellings, settled)
+            metrics.CONFLICTS.labels(LANE).inc(applied.refused)
+        outputs += [(one.origin[1], self._transition(one)) for one in applied.transitions]
         stored = now_ms()
         touched = {
             user: Touch(
@@ -112,6 +125,22 @@ class InterestHandler:
         """Forgets the profiles in memory."""
         async with self._one_at_a_time:
             self._updater.forget_all()
+
+    def _transition(self, transition: Transition) -> Output:
+        """A transition as it is published."""
+        topic, partition = transition.origin
+        told = events.Transition(
+            item_id=transition.item_id,
+            at=transition.at,
+            previous=transition.previous,
+            origin=SourcePosition(topic=topic, partition=partition, offset=transition.offset),
+        )
+        return Output(
+            topic=self._transitions,
+            key=transition.item_id.encode(),
+            value=encode(told),
+            headers={CONTENT_TYPE: MSGPACK},
+        )
 
     def _read(self, topic: Topic, record: Record) -> tuple[str, Signal | None]:
         """The user of a record, and its signal; no signal where an item of the user's has changed."""

@@ -72,11 +72,13 @@ class Batch(Struct, frozen=True, kw_only=True):
 
     Attributes:
         assignments: by partition, which assignment of it to this worker the records were taken under.
+        settled: by partition, the offset behind the last record that was committed when these were taken.
     """
 
     topic: str
     records: Sequence[Record]
     assignments: Mapping[int, int]
+    settled: Mapping[int, int] = {}
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -247,6 +249,7 @@ class Lane:
                 topic=topic,
                 records=batch,
                 assignments={record.partition: self._assignments[topic, record.partition] for record in batch},
+                settled={record.partition: self._committed.get((topic, record.partition), 0) for record in batch},
             )
             for topic, batch in records.items()
         }

@@ -25,12 +25,13 @@ from penchant.profile.places import Entities, Places
 from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profiles
 from penchant.profile.ranking.recommend import Ranker
+from penchant.profile.rows import Rows
 from penchant.profile.state import Limits
 from penchant.profile.store.base import Store
 from penchant.profile.store.open import open_store
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings
-from penchant.streams import content, interest
+from penchant.streams import affinity, content, interest
 from penchant.streams.app import StreamApp
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
 from penchant.streams.connection import manages_transactions, open_admin
@@ -49,7 +50,7 @@ __all__ = ["LANES", "Parts", "build_parts", "run_worker", "serve"]
 
 log = structlog.get_logger()
 
-LANES = (content.LANE, interest.LANE)
+LANES = (content.LANE, interest.LANE, affinity.LANE)
 COURIER_TIMEOUT_MS = 30_000
 RETRY_S = 1.0
 LEFT_TASKS_S = 2.0
@@ -68,6 +69,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     horizons: Horizons
     items: Items
     profiles: Profiles
+    rows: Rows
     graph: Graph
     entities: Entities
     places: Places
@@ -76,7 +78,9 @@ class Parts(Struct, frozen=True, kw_only=True):
 
     async def open(self) -> None:
         """Opens the store with the collections that the parts need."""
-        await self.store.open([self.items.layout, self.profiles.layout, self.graph.layout, self.entities.layout])
+        await self.store.open(
+            [self.items.layout, self.profiles.layout, self.rows.layout, self.graph.layout, self.entities.layout]
+        )
 
 
 def build_parts(settings: Settings) -> Parts:
@@ -119,6 +123,7 @@ def build_parts(settings: Settings) -> Parts:
         horizons=horizons,
         items=items,
         profiles=Profiles(store, settings.prefixed("profiles"), space, identity, limits),
+        rows=Rows(store, settings.prefixed("affinity")),
         graph=graph,
         entities=entities,
         places=Places(items, entities, graph),
@@ -252,6 +257,9 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
             running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
             tasks.append(asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep"))
+        if affinity.LANE in lanes:
+            handler = affinity.AffinityHandler(settings, parts.rows)
+            running[affinity.LANE] = build_lane(settings, parts, app, handler, affinity.LANE)
         api = build_api(
             parts.profiles,
             parts.ranker,
@@ -270,18 +278,21 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
 
 def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handler, name: str) -> Lane:
     """A lane of this worker, run by the application."""
+    group, inputs, layout = {
+        content.LANE: (content.GROUP, content.TOPICS, parts.items.layout),
+        interest.LANE: (interest.GROUP, interest.TOPICS, parts.profiles.layout),
+        affinity.LANE: (affinity.GROUP, affinity.TOPICS, parts.rows.layout),
+    }[name]
+    topics = tuple(settings.prefixed(topic) for topic in inputs)
     is_content = name == content.LANE
-    module = content if is_content else interest
-    topics = tuple(settings.prefixed(topic) for topic in module.TOPICS)
-    collection = (parts.items if is_content else parts.profiles).layout.name
     lane = Lane(
         name,
-        group=module.GROUP,
+        group=group,
         topics=topics,
         settings=settings,
         handler=handler,
         submit=app.submit_to(handler, name, topics),
-        positions=Positions(parts.store, collection, settings.prefixed(module.GROUP)),
+        positions=Positions(parts.store, layout.name, settings.prefixed(group)),
         publisher=open_publisher(settings, name),
         batch_records=settings.worker.content_batch_records if is_content else settings.worker.batch_records,
     )

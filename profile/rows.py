@@ -1,0 +1,219 @@
+"""The collection of rows: each item's transitions and popularity, and the searches that they answer.
+
+A row is kept whole, packed, in the payload; what is searched by are views of it. Rows are compared and set, one write
+each; since a row knows what it has taken in, a batch may be applied again after any crash.
+"""
+
+import base64
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant.profile.affinity import (
+    POPULARITY_HALF_LIVES_MS,
+    Row,
+    Transition,
+    Weighted,
+    item_key,
+    row_measure,
+)
+from penchant.profile.identity import item_point
+from penchant.profile.store.base import (
+    TOKEN,
+    CollectionLayout,
+    Point,
+    SearchFilter,
+    SparseVector,
+    Store,
+    StoreUnavailable,
+    Vector,
+    Write,
+    new_token,
+)
+
+__all__ = ["Rows"]
+
+ITEM, ROW = "item_id", "row"
+POPULARITY, AFTER = "popularity", "after"
+HORIZONS = len(POPULARITY_HALF_LIVES_MS) + 1
+CHUNK = 64  # rows per write
+MAX_ATTEMPTS = 20
+LARGEST = np.finfo(np.float32).max
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """A row as it is stored; keys and sums as bytes, little-endian."""
+
+    count: int
+    popularity: tuple[float, ...]
+    mass: float
+    as_of: int
+    keys: bytes
+    sums: bytes
+    applied: tuple[tuple[str, int, int], ...]
+
+
+class Rows:
+    """The rows of a store.
+
+    Args:
+        store: holds the collection, opened with `layout`.
+        collection: its name.
+    """
+
+    def __init__(self, store: Store, collection: str) -> None:
+        self._store = store
+        self._collection = collection
+
+    @property
+    def layout(self) -> CollectionLayout:
+        """What the collection holds."""
+        return CollectionLayout(
+            name=self._collection, vectors={POPULARITY: HORIZONS}, sparse=(AFTER,), indexes={}, fingerprint="rows-1"
+        )
+
+    async def apply(self, transitions: Mapping[str, Sequence[Transition]]) -> int:
+        """Adds each item's transitions, in their order; returns when all of them are in the store.
+
+        Returns:
+            How many writes were refused because someone else had written first, and were made again.
+
+        Raises:
+            StoreUnavailable: the store does not answer. Some rows may have been written; apply all again.
+        """
+        items = list(transitions)
+        refused = 0
+        for start in range(0, len(items), CHUNK):
+            refused += await self._apply_chunk({item: transitions[item] for item in items[start : start + CHUNK]})
+        return refused
+
+    async def get(self, item_ids: Iterable[str]) -> dict[str, Row]:
+        """The rows that exist among those of some items."""
+        return {item_id: row for item_id, (row, _) in (await self._load(item_ids)).items()}
+
+    async def all(self) -> AsyncIterator[Row]:
+        """Every row of the store, in no particular order."""
+        async for point in self._store.scroll(self._collection, SearchFilter()):
+            if ITEM in point.payload:  # positions are kept beside the rows
+                yield row_of(point.payload)
+
+    async def following(
+        self,
+        recent: Sequence[tuple[Sequence[Weighted], SearchFilter]],
+        masses: Mapping[str, float],
+        *,
+        now_ms: int,
+        limit: int,
+    ) -> list[list[str]]:
+        """For each user the `limit` items that follow best on what they have just liked, best first.
+
+        Nearly those that `transition_scores` puts first: a row is measured as of its own last transition here.
+
+        Args:
+            recent: by user, as `recent_items` gives them, and what to leave out.
+            masses: `Row.mass` of those items; 0 where they are left out.
+            now_ms: epoch milliseconds.
+            limit: items a user.
+        """
+
+        def query(items: Sequence[Weighted]) -> SparseVector:
+            known = np.array([masses.get(item_id, 0.0) for item_id, _ in items])
+            weights = np.array([weight for _, weight in items]) / row_measure(known, now_ms)
+            return sparse_vector(np.array([item_key(item_id) for item_id, _ in items], np.uint64), weights)
+
+        queries = [(query(items), where) for items, where in recent]
+        found = await self._store.search(self._collection, AFTER, queries, limit=limit, payload=(ITEM,))
+        return [[hit.payload[ITEM] for hit in hits] for hits in found]
+
+    async def trending(self, horizon: int, *, limit: int) -> list[str]:
+        """The most popular items, best first.
+
+        Args:
+            horizon: by which of `POPULARITY_HALF_LIVES_MS`; the number behind its last: of all time.
+            limit: how many.
+        """
+        direction = np.eye(HORIZONS, dtype=np.float32)[horizon]
+        [hits] = await self._store.search(
+            self._collection, POPULARITY, [(direction, SearchFilter())], limit=limit, payload=(ITEM,)
+        )
+        return [hit.payload[ITEM] for hit in hits]
+
+    async def _apply_chunk(self, transitions: Mapping[str, Sequence[Transition]]) -> int:
+        pending = dict(transitions)
+        refused = 0
+        for _ in range(MAX_ATTEMPTS):
+            stored = await self._load(pending)
+            writes: list[Write] = []
+            names: dict[UUID, str] = {}
+            for item_id, mine in pending.items():
+                before, token = stored.get(item_id, (Row(item_id=item_id), None))
+                row = before.adding(mine)
+                if row is not before:
+                    point = point_of(row)
+                    names[point.id] = item_id
+                    writes.append(Write(point=point, expected=token))
+            stands = await self._store.write(self._collection, writes) if writes else set()
+            conflicts = names.keys() - stands
+            if not conflicts:
+                return refused
+            refused += len(conflicts)
+            pending = {names[key]: pending[names[key]] for key in conflicts}
+        raise StoreUnavailable("rows kept changing under this writer", hint="Is another affinity worker stuck?")
+
+    async def _load(self, item_ids: Iterable[str]) -> dict[str, tuple[Row, int | None]]:
+        found = await self._store.retrieve(self._collection, [item_point(item_id) for item_id in item_ids])
+        rows = ((row_of(point.payload), point.token) for point in found.values())
+        return {row.item_id: (row, token) for row, token in rows}
+
+
+def point_of(row: Row) -> Point:
+    """A row as it is stored."""
+    packed = Packed(
+        row.count,
+        row.popularity,
+        row.mass,
+        row.as_of,
+        row.keys.astype("<u8").tobytes(),
+        row.sums.astype("<f8").tobytes(),
+        tuple((*origin, offset) for origin, offset in row.applied.items()),
+    )
+    return Point(
+        id=item_point(row.item_id),
+        payload={
+            ITEM: row.item_id,
+            ROW: base64.b64encode(msgspec.msgpack.encode(packed)).decode(),
+            TOKEN: new_token(),
+        },
+        # Logarithms: they order rows as the sums do, at any moment, and fit into single precision.
+        vectors={POPULARITY: np.log2(np.array([*row.popularity, row.count], np.float64)).astype(np.float32)},
+        sparse={AFTER: sparse_vector(row.keys, row.sums / row_measure(row.mass, row.as_of))} if row.keys.size else {},
+    )
+
+
+def row_of(payload: Mapping[str, Any]) -> Row:
+    """Reads a row back."""
+    packed = DECODER.decode(base64.b64decode(payload[ROW]))
+    return Row(
+        item_id=payload[ITEM],
+        count=packed.count,
+        popularity=packed.popularity,
+        mass=packed.mass,
+        as_of=packed.as_of,
+        keys=np.frombuffer(packed.keys, "<u8"),
+        sums=np.frombuffer(packed.sums, "<f8"),
+        applied={(topic, partition): offset for topic, partition, offset in packed.applied},
+    )
+
+
+DECODER = msgspec.msgpack.Decoder(Packed)
+
+
+def sparse_vector(keys: NDArray[np.uint64], values: NDArray[np.float64]) -> SparseVector:
+    """Values by item as the engine takes them: it has 32 bits for an index. Items that meet there count together."""
+    indices, columns = np.unique(keys.astype(np.uint32), return_inverse=True)
+    summed: Vector = np.minimum(np.bincount(columns, values, len(indices)), LARGEST).astype(np.float32)
+    return SparseVector(indices, summed)
