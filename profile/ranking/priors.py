@@ -1,0 +1,34 @@
+"""The weights that ranking starts from, before a stream has taught it anything.
+
+The figures were learned on the first half of MovieLens' small set of ratings (see docs/quality.md) and rounded; what
+they say of text and of the graph is said of every slice, for nothing better is known of pictures and sounds.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from penchant.profile.ranking.weights import Weights
+
+__all__ = ["prior_weights"]
+
+BASE: Mapping[str, float] = {
+    "transitions": 0.2,
+    "popularity_30d": 0.0,
+    "popularity_365d": 0.4,
+    "popularity": 0.1,
+    "age": 0.1,
+}
+RETURNING: Mapping[str, float] = {"popularity_30d": 0.15, "transitions": -0.1}
+SLICE_BASE: Mapping[str, float] = {"long": 0.15, "short": 0.1, "last": 0.2, "near": 0.05}
+SLICE_RETURNING: Mapping[str, float] = {"long": 0.15, "short": -0.1, "last": -0.1}
+
+
+def prior_weights(names: Iterable[str]) -> Weights:
+    """The weights of some features, by name; zero for those of which nothing is known."""
+    features = tuple(names)
+
+    def weight(name: str, own: Mapping[str, float], of_slice: Mapping[str, float]) -> float:
+        return own[name] if name in own else of_slice.get(name.rpartition("_")[2], 0.0)
+
+    base = {name: weight(name, BASE, SLICE_BASE) for name in features}
+    returning = {name: weight(name, RETURNING, SLICE_RETURNING) for name in features}
+    return Weights.of(base, returning, features)
