@@ -57,6 +57,11 @@ class Weights(Struct, frozen=True, kw_only=True, eq=False):
             returning=np.array([returning.get(name, 0.0) for name in names]),
         )
 
+    def among(self, names: Sequence[str]) -> "Weights":
+        """The same weights among those of other features, which have none."""
+        base, returning = (dict(zip(self.names, one.tolist(), strict=True)) for one in (self.base, self.returning))
+        return Weights.of(base, returning, names)
+
     def at(self, absence_ms: float) -> Floats:
         """The weights for a user who was away so long, shape (F,)."""
         return self.base + gate(absence_ms) * self.returning

@@ -74,8 +74,12 @@ class Calibration(Struct, frozen=True, eq=False):
             part = content[:, bounds]
             lengths = np.linalg.norm(part, axis=1, keepdims=True)
             unit = np.divide(part, lengths, out=np.zeros_like(part), where=lengths > 0)
-            found[name] = self.slices[name].apply(unit) if name in self.slices else unit
+            found[name] = self.apply(name, unit)
         return found
+
+    def apply(self, name: str, vectors: Vectors) -> Vectors:
+        """A slice's unit vectors as ranking compares them, shape (n, k) from (n, d)."""
+        return self.slices[name].apply(vectors) if name in self.slices else vectors
 
 
 def calibrate(slices: Mapping[str, Vectors]) -> Calibration:

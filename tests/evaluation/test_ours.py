@@ -8,7 +8,7 @@ from penchant.evaluation.ours import Configuration, Ours
 from penchant.evaluation.protocol import Event
 from penchant.profile.affinity import ROW_LIMIT, Row, Transition, transition_scores
 from penchant.profile.interest import Horizons
-from penchant.profile.ranking.whitening import Calibration
+from penchant.profile.ranking.weights import Weights
 from penchant.profile.state import Limits
 
 NOW = 1_600_000_000_000
@@ -51,7 +51,6 @@ def contestant(configurations, examples=1.0):
         3,
         [f"item {number}" for number in range(12)],
         {"text": kinds},
-        Calibration(),
         configurations,
         horizons=Horizons(short_ms=8 * HOUR, long_ms=1_200 * HOUR, short_share_at=3.0),
         limits=Limits(strong=16, weak=16, seen_bits=512),
@@ -63,7 +62,7 @@ def contestant(configurations, examples=1.0):
 
 def configuration(name, *features, **options):
     """One whose features all start with the weight 1."""
-    return Configuration(name=name, features=frozenset(features), prior=dict.fromkeys(features, 1.0), **options)
+    return Configuration(name=name, weights=Weights.of(dict.fromkeys(features, 1.0), {}, features), **options)
 
 
 def event(index, user, item, *, positive=True):

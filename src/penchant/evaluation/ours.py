@@ -17,7 +17,6 @@ from penchant.profile.affinity import Transition, positives, predecessors, recen
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.features import BEHAVIOUR, content_features, content_names, past_of, standardised
 from penchant.profile.ranking.weights import Learner, Weights
-from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.signals import Action, Signal
 from penchant.profile.state import Limits, ProfileState
 
@@ -27,7 +26,8 @@ Vectors = NDArray[np.float32]
 
 DAY_MS = 86_400_000
 ORIGIN = ("stream", 0)
-ROUNDING = np.float32(1e-6)
+EXAMPLES = 0.25
+NEGATIVES = 100
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
@@ -35,15 +35,13 @@ class Configuration(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: of it.
-        features: that may count.
-        prior: weights that it starts from, by feature.
-        learns: whether its weights move.
-        returning: whether weights shift with absence.
+        weights: that it starts from, of the features that count in it.
+        learns: whether they move.
+        returning: whether those by absence move as well.
     """
 
     name: str
-    features: frozenset[str]
-    prior: Mapping[str, float]
+    weights: Weights
     learns: bool = True
     returning: bool = True
 
@@ -54,8 +52,7 @@ class Ours:
     Args:
         users: how many there are.
         items: names by code; m of them.
-        slices: by name, the items' unit vectors as the encoders give them, shape (m, d); zeros where one lacks it.
-        calibration: of the slices.
+        slices: by name, the items' unit vectors whitened, shape (m, d); zeros where one lacks it.
         configurations: to play.
         horizons: of the views.
         limits: of the states.
@@ -69,23 +66,19 @@ class Ours:
         users: int,
         items: Sequence[str],
         slices: Mapping[str, Vectors],
-        calibration: Calibration,
         configurations: Sequence[Configuration],
         *,
         horizons: Horizons,
         limits: Limits,
-        examples: float,
-        negatives: int,
+        examples: float = EXAMPLES,
+        negatives: int = NEGATIVES,
         seed: int,
     ) -> None:
         self.names = tuple(one.name for one in configurations)
         self.features = (*content_names(slices), *BEHAVIOUR)
         self._items = items
         self._codes = {item: code for code, item in enumerate(items)}
-        self._vectors = {
-            name: calibration.slices[name].apply(vectors) if name in calibration.slices else vectors
-            for name, vectors in slices.items()
-        }
+        self._vectors = slices
         self._horizons, self._limits = horizons, limits
         self._states = [ProfileState.empty(limits) for _ in range(users)]
         self._seen: list[set[int]] = [set() for _ in range(users)]
@@ -93,8 +86,8 @@ class Ours:
         self._first = np.full(len(items), np.inf)
         self._learners = [
             Learner(
-                Weights.of(one.prior, {}, self.features),
-                learned=np.array([one.learns and name in one.features for name in self.features]),
+                one.weights.among(self.features),
+                learned=np.array([one.learns and name in one.weights.names for name in self.features]),
                 returning=one.returning,
             )
             for one in configurations

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,16 @@ from penchant.evaluation.baselines.isgd import Isgd
 from penchant.evaluation.baselines.item_cosine import ItemCosine
 from penchant.evaluation.baselines.last_item import LastItem
 from penchant.evaluation.baselines.popularity import Popularity
+from penchant.evaluation.catalogue import slices_of
+from penchant.evaluation.configurations import configurations
+from penchant.evaluation.fusions import Fusions
+from penchant.evaluation.ours import Ours
 from penchant.evaluation.protocol import Contestant
 from penchant.evaluation.stream import Stream
+from penchant.profile.fusion import GRAPH
+from penchant.profile.interest import Horizons
+from penchant.profile.ranking.whitening import Calibration, calibrate
+from penchant.profile.state import Limits
 from penchant.settings import Settings
 
 __all__ = ["Material", "chosen", "makers"]
@@ -26,7 +35,7 @@ __all__ = ["Material", "chosen", "makers"]
 HALF_LIVES_DAYS = {"popularity": math.inf, "popularity 365 d": 365.0, "popularity 30 d": 30.0}
 
 
-class Material(Struct, frozen=True, kw_only=True, eq=False):
+class Material(Struct, frozen=True, kw_only=True, eq=False, dict=True):
     """What contestants are made of.
 
     Attributes:
@@ -43,13 +52,30 @@ class Material(Struct, frozen=True, kw_only=True, eq=False):
     settings: Settings
     graph: Path | None = None
 
+    @cached_property
+    def slices(self) -> dict[str, NDArray[np.float32]]:
+        """Unit vectors of the items by slice, as encoders and graph give them: shape (items, d)."""
+        return slices_of(self.stream, self.vectors, self.graph)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of the catalogue's content; the graph's vectors have been chosen for what tells items apart already."""
+        return calibrate({name: vectors for name, vectors in self.slices.items() if name != GRAPH})
+
+    @cached_property
+    def whitened(self) -> dict[str, NDArray[np.float32]]:
+        """The slices as ranking compares them."""
+        return {name: self.calibration.apply(name, vectors) for name, vectors in self.slices.items()}
+
 
 Maker = Callable[[Material], Contestant]
 
 
 def makers() -> list[Maker]:
-    """Of all contestants: what penchant is compared with."""
+    """Of all contestants: penchant, profiles by fused content alone, and what both are compared with."""
     return [
+        ours,
+        lambda given: Fusions(len(given.stream.users), given.whitened, given.settings.fusion.model_dump()),
         lambda given: Popularity(len(given.stream.items), HALF_LIVES_DAYS),
         lambda given: LastItem(len(given.stream.items)),
         lambda given: Ema(len(given.stream.users), given.vectors),
@@ -58,6 +84,24 @@ def makers() -> list[Maker]:
         lambda given: Als(len(given.stream.users), len(given.stream.items), given.seed),
         lambda given: Ease(len(given.stream.users), len(given.stream.items)),
     ]
+
+
+def ours(given: Material) -> Ours:
+    """The configurations of penchant, with the settings' horizons and bounds."""
+    profile = given.settings.profile
+    return Ours(
+        len(given.stream.users),
+        given.stream.items,
+        given.whitened,
+        configurations(given.whitened),
+        horizons=Horizons(
+            short_ms=profile.short_half_life_ms,
+            long_ms=profile.long_half_life_ms,
+            short_share_at=profile.short_share_at,
+        ),
+        limits=Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits),
+        seed=given.seed,
+    )
 
 
 def chosen(contestants: Sequence[Contestant], only: Sequence[str]) -> list[Contestant]:
