@@ -28,12 +28,13 @@ from penchant.profile.store.base import (
     new_token,
 )
 
-__all__ = ["Candidate", "Item", "Items", "Placed", "Refused", "Stored", "Version"]
+__all__ = ["Candidate", "Item", "Items", "Listed", "Placed", "Refused", "Stored", "Version"]
 
 Vector = NDArray[np.float32]
 Version = tuple[int, int, int]  # source time and record timestamp, epoch milliseconds; record offset
 
 CONTENT = "content"
+ITEM_ID, VERSION = "item_id", "version"
 LISTED, AUTHOR, ENTITY = "listed", "author", "entity"
 # Where an item that names an entity has its place in the graph from; absent for one that names none.
 PLACE = "place"
@@ -102,10 +103,23 @@ class Stored(Struct, frozen=True, kw_only=True):
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
-    """An item that a search found, with its dot product with the query."""
+    """An item that a search found, with its dot product with the query and its version's time, epoch milliseconds."""
 
     item_id: str
     score: float
+    at: int
+
+
+class Listed(Struct, frozen=True, kw_only=True):
+    """An item that may be recommended, though not to its author.
+
+    Attributes:
+        author: stands for the user whose post or upload it is; empty for the catalogue.
+        at: its version's time, epoch milliseconds.
+    """
+
+    author: str
+    at: int
 
 
 class Items:
@@ -213,8 +227,21 @@ class Items:
             queries: content-space vectors of shape (d,), and what to leave out.
             limit: candidates per query.
         """
-        found = await self._store.search(self._collection, CONTENT, queries, limit=limit, payload=("item_id",))
-        return [[Candidate(item_id=hit.payload["item_id"], score=hit.score) for hit in hits] for hits in found]
+        found = await self._store.search(self._collection, CONTENT, queries, limit=limit, payload=(ITEM_ID, VERSION))
+        return [
+            [Candidate(item_id=hit.payload[ITEM_ID], score=hit.score, at=hit.payload[VERSION][0]) for hit in hits]
+            for hits in found
+        ]
+
+    async def listed(self, item_ids: Iterable[str]) -> dict[str, Listed]:
+        """Those of `item_ids` that may be recommended: what `listed_filter` asks of items found elsewhere."""
+        wanted = {item_point(item_id): item_id for item_id in item_ids}
+        found = await self._store.retrieve(self._collection, list(wanted), payload=(LISTED, AUTHOR, VERSION))
+        return {
+            wanted[key]: Listed(author=point.payload[AUTHOR], at=point.payload[VERSION][0])
+            for key, point in found.items()
+            if point.payload[LISTED]
+        }
 
     @staticmethod
     def listed_filter(*, author: str, without: Iterable[str]) -> SearchFilter:

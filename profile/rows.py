@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from penchant.profile.affinity import (
     POPULARITY_HALF_LIVES_MS,
+    ROW_HALF_LIFE_MS,
     Row,
     Transition,
     Weighted,
+    growth,
     item_key,
     row_measure,
 )
@@ -35,14 +37,18 @@ from penchant.profile.store.base import (
     new_token,
 )
 
-__all__ = ["Rows"]
+__all__ = ["AS_OF", "COUNT", "FIGURES", "MASS", "Rows", "engine_keys"]
 
 ITEM, ROW = "item_id", "row"
-POPULARITY, AFTER = "popularity", "after"
-HORIZONS = len(POPULARITY_HALF_LIVES_MS) + 1
+FIGURES_VECTOR, AFTER = "figures", "after"
+# What a row's figures are, behind its popularity by horizon; all are logarithms to the base two.
+COUNT, MASS, AS_OF = range(len(POPULARITY_HALF_LIVES_MS), len(POPULARITY_HALF_LIVES_MS) + 3)
+FIGURES = AS_OF + 1
 CHUNK = 64  # rows per write
 MAX_ATTEMPTS = 20
 LARGEST = np.finfo(np.float32).max
+
+Floats = NDArray[np.float64]
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -73,7 +79,7 @@ class Rows:
     def layout(self) -> CollectionLayout:
         """What the collection holds."""
         return CollectionLayout(
-            name=self._collection, vectors={POPULARITY: HORIZONS}, sparse=(AFTER,), indexes={}, fingerprint="rows-1"
+            name=self._collection, vectors={FIGURES_VECTOR: FIGURES}, sparse=(AFTER,), indexes={}, fingerprint="rows-1"
         )
 
     async def apply(self, transitions: Mapping[str, Sequence[Transition]]) -> int:
@@ -101,12 +107,35 @@ class Rows:
             if ITEM in point.payload:  # positions are kept beside the rows
                 yield row_of(point.payload)
 
+    async def figures(self, item_ids: Sequence[str]) -> Floats:
+        """What is asked of many rows at once, without unpacking them.
+
+        Args:
+            item_ids: n of them.
+
+        Returns:
+            Shape (n, `FIGURES`), logarithms to the base two, as of the landmark: popularity by
+            `POPULARITY_HALF_LIVES_MS`, and at `COUNT`, `MASS` and `AS_OF` the row's count, its mass, and what its
+            newest event weighs by the half-life of the mass. -inf, and 0 at `AS_OF`, where an item has no row.
+        """
+        found = await self._retrieve(item_ids, FIGURES_VECTOR)
+        return np.array(
+            [found[item_id].vectors[FIGURES_VECTOR] if item_id in found else UNKNOWN for item_id in item_ids], float
+        ).reshape(-1, FIGURES)
+
+    async def after(self, item_ids: Sequence[str]) -> dict[str, SparseVector]:
+        """What came before each of some items, by `engine_keys`: sums of the row over `row_measure` as of its newest.
+
+        Items without any are left out.
+        """
+        found = await self._retrieve(item_ids, AFTER)
+        return {item_id: point.sparse[AFTER] for item_id, point in found.items() if AFTER in point.sparse}
+
     async def following(
         self,
-        recent: Sequence[tuple[Sequence[Weighted], SearchFilter]],
+        recent: Sequence[tuple[Sequence[Weighted], int, SearchFilter]],
         masses: Mapping[str, float],
         *,
-        now_ms: int,
         limit: int,
     ) -> list[list[str]]:
         """For each user the `limit` items that follow best on what they have just liked, best first.
@@ -114,18 +143,17 @@ class Rows:
         Nearly those that `transition_scores` puts first: a row is measured as of its own last transition here.
 
         Args:
-            recent: by user, as `recent_items` gives them, and what to leave out.
+            recent: by user, as `recent_items` gives them, as of when (epoch milliseconds), and what to leave out.
             masses: `Row.mass` of those items; 0 where they are left out.
-            now_ms: epoch milliseconds.
             limit: items a user.
         """
 
-        def query(items: Sequence[Weighted]) -> SparseVector:
+        def query(items: Sequence[Weighted], now_ms: int) -> SparseVector:
             known = np.array([masses.get(item_id, 0.0) for item_id, _ in items])
             weights = np.array([weight for _, weight in items]) / row_measure(known, now_ms)
             return sparse_vector(np.array([item_key(item_id) for item_id, _ in items], np.uint64), weights)
 
-        queries = [(query(items), where) for items, where in recent]
+        queries = [(query(items, now_ms), where) for items, now_ms, where in recent]
         found = await self._store.search(self._collection, AFTER, queries, limit=limit, payload=(ITEM,))
         return [[hit.payload[ITEM] for hit in hits] for hits in found]
 
@@ -136,9 +164,9 @@ class Rows:
             horizon: by which of `POPULARITY_HALF_LIVES_MS`; the number behind its last: of all time.
             limit: how many.
         """
-        direction = np.eye(HORIZONS, dtype=np.float32)[horizon]
+        direction = np.eye(FIGURES, dtype=np.float32)[horizon]
         [hits] = await self._store.search(
-            self._collection, POPULARITY, [(direction, SearchFilter())], limit=limit, payload=(ITEM,)
+            self._collection, FIGURES_VECTOR, [(direction, SearchFilter())], limit=limit, payload=(ITEM,)
         )
         return [hit.payload[ITEM] for hit in hits]
 
@@ -164,6 +192,12 @@ class Rows:
             pending = {names[key]: pending[names[key]] for key in conflicts}
         raise StoreUnavailable("rows kept changing under this writer", hint="Is another affinity worker stuck?")
 
+    async def _retrieve(self, item_ids: Iterable[str], vector: str) -> dict[str, Point]:
+        """The rows' points with a view of them each."""
+        wanted = {item_point(item_id): item_id for item_id in item_ids}
+        found = await self._store.retrieve(self._collection, list(wanted), vectors=(vector,), payload=())
+        return {wanted[key]: point for key, point in found.items()}
+
     async def _load(self, item_ids: Iterable[str]) -> dict[str, tuple[Row, int | None]]:
         found = await self._store.retrieve(self._collection, [item_point(item_id) for item_id in item_ids])
         rows = ((row_of(point.payload), point.token) for point in found.values())
@@ -181,6 +215,7 @@ def point_of(row: Row) -> Point:
         row.sums.astype("<f8").tobytes(),
         tuple((*origin, offset) for origin, offset in row.applied.items()),
     )
+    figures = np.array([*row.popularity, row.count, row.mass, growth(row.as_of, ROW_HALF_LIFE_MS)], np.float64)
     return Point(
         id=item_point(row.item_id),
         payload={
@@ -189,7 +224,7 @@ def point_of(row: Row) -> Point:
             TOKEN: new_token(),
         },
         # Logarithms: they order rows as the sums do, at any moment, and fit into single precision.
-        vectors={POPULARITY: np.log2(np.array([*row.popularity, row.count], np.float64)).astype(np.float32)},
+        vectors={FIGURES_VECTOR: np.log2(figures).astype(np.float32)},
         sparse={AFTER: sparse_vector(row.keys, row.sums / row_measure(row.mass, row.as_of))} if row.keys.size else {},
     )
 
@@ -210,10 +245,16 @@ def row_of(payload: Mapping[str, Any]) -> Row:
 
 
 DECODER = msgspec.msgpack.Decoder(Packed)
+UNKNOWN = np.array([-np.inf] * AS_OF + [0.0])
+
+
+def engine_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """`item_key` of items as the engine takes them: it has 32 bits for an index."""
+    return keys.astype(np.uint32)
 
 
 def sparse_vector(keys: NDArray[np.uint64], values: NDArray[np.float64]) -> SparseVector:
-    """Values by item as the engine takes them: it has 32 bits for an index. Items that meet there count together."""
-    indices, columns = np.unique(keys.astype(np.uint32), return_inverse=True)
+    """Values by item, by `engine_keys`. Items that meet there count together."""
+    indices, columns = np.unique(engine_keys(keys), return_inverse=True)
     summed: Vector = np.minimum(np.bincount(columns, values, len(indices)), LARGEST).astype(np.float32)
     return SparseVector(indices, summed)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penchant.profile.items import Item, Items, Refused
+from penchant.profile.items import Item, Items, Listed, Refused
 
 VERSIONS = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), unique=True, min_size=1, max_size=5
@@ -142,3 +142,13 @@ async def test_writing_what_is_there_changes_nothing(edge, items):
     before = await items._load(["a"])
     await items.put([(item("a", 1), unit(1))])
     assert await items._load(["a"]) == before
+
+
+async def test_what_may_be_recommended_is_known_of_items_found_elsewhere(items, catalogue):
+    """Listed ones with author and time; neither unlisted nor withdrawn nor unknown ones."""
+    await catalogue("plain", version=7)
+    await catalogue("own", author="somebody")
+    await catalogue("hidden", listed=False)
+    await catalogue("gone", listed=False, withdrawn=True)
+    found = await items.listed(["plain", "own", "hidden", "gone", "never"])
+    assert found == {"plain": Listed(author="", at=7), "own": Listed(author="somebody", at=1)}

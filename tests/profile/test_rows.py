@@ -6,8 +6,16 @@ import random
 import numpy as np
 import pytest
 
-from penchant.profile.affinity import LANDMARK_MS, Row, Transition
-from penchant.profile.rows import Rows
+from penchant.profile.affinity import (
+    LANDMARK_MS,
+    ROW_HALF_LIFE_MS,
+    Row,
+    Transition,
+    growth,
+    item_key,
+    row_measure,
+)
+from penchant.profile.rows import AS_OF, COUNT, FIGURES, MASS, Rows, engine_keys
 from penchant.profile.store.base import SearchFilter, StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
 
@@ -140,8 +148,9 @@ async def test_what_follows_is_found_by_what_was_liked(store):
         "first": [after("first", offset=22)],
     }
     await rows.apply(log)
-    asked = [([("a", 1.0)], SearchFilter()), ([("b", 0.5), ("a", 0.1)], SearchFilter()), ([("x", 1.0)], SearchFilter())]
-    found = await rows.following(asked, {"a": 10.0}, now_ms=LANDMARK_MS, limit=5)
+    users = ([("a", 1.0)], [("b", 0.5), ("a", 0.1)], [("x", 1.0)])
+    asked = [(recent, LANDMARK_MS, SearchFilter()) for recent in users]
+    found = await rows.following(asked, {"a": 10.0}, limit=5)
     assert found == [["often", "once"], ["once", "often"], []]
 
 
@@ -159,3 +168,34 @@ async def test_what_trends_depends_on_the_horizon(store):
     assert await rows.trending(0, limit=3) == ["new", "year", "old"]
     assert await rows.trending(1, limit=1) == ["year"]
     assert await rows.trending(2, limit=3) == ["old", "year", "new"]
+
+
+async def test_figures_of_many_rows_are_those_of_each(store):
+    """Popularity, counts, masses and times as the rows have them, in the order asked for; no row, no figures."""
+    rows, log = Rows(store, "rows"), log_of(200)
+    await rows.apply(log)
+    names = ["item-3", "nobody's", "item-1"]
+    figures = await rows.figures(names)
+    assert figures.shape == (3, FIGURES)
+    assert np.exp2(figures[1]).tolist() == [0, 0, 0, 0, 1]
+    for row, figure in zip((await rows.get(names)).values(), figures[[0, 2]], strict=True):
+        assert np.exp2(figure[:COUNT]) == pytest.approx(np.array(row.popularity), rel=1e-4)
+        assert np.exp2(figure[[COUNT, MASS, AS_OF]]) == pytest.approx(
+            [row.count, row.mass, growth(row.as_of, ROW_HALF_LIFE_MS)], rel=1e-4
+        )
+    assert (await rows.figures([])).shape == (0, FIGURES)
+
+
+async def test_what_came_before_is_read_as_it_is_searched_by(store):
+    """The dot product of what is read with a query is the score that orders what follows."""
+    rows, log = Rows(store, "rows"), log_of(200)
+    await rows.apply(log)
+    [found] = await rows.following([([("item-7", 1.0)], LANDMARK_MS, SearchFilter())], {}, limit=10)
+    after = await rows.after([*found, "nobody's"])
+    assert sorted(after) == sorted(found)
+    [key] = engine_keys(np.array([item_key("item-7")], np.uint64))
+    values = [float(after[item].values[after[item].indices == key][0]) for item in found]
+    assert values == sorted(values, reverse=True)
+    row = (await rows.get(found[:1]))[found[0]]
+    [exact] = row.sums[row.keys == item_key("item-7")] / row_measure(row.mass, row.as_of)
+    assert values[0] == pytest.approx(exact, rel=1e-6)
