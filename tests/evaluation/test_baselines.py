@@ -12,7 +12,7 @@ from penchant.evaluation.baselines.item_cosine import DAMPING, FADE, ItemCosine
 from penchant.evaluation.baselines.popularity import DAY_MS, Popularity
 from penchant.evaluation.metrics import ndcg
 from penchant.evaluation.protocol import Event, Rules, evaluate
-from penchant.evaluation.roster import Material, makers
+from penchant.evaluation.roster import Material, baselines
 from penchant.settings import load_settings
 
 NAMES = [
@@ -43,7 +43,7 @@ def make(request, crowd, monkeypatch):
 
     def build(seed=0):
         given = Material(stream=crowd, vectors=vectors, seed=seed, settings=load_settings())
-        return next(one for one in (maker(given) for maker in makers()) if matches(one.names, request.param))
+        return next(one for one in (maker(given) for maker in baselines()) if matches(one.names, request.param))
 
     return build
 
@@ -171,7 +171,7 @@ def test_real_figures(real_stream, measured):
         seed=0,
         settings=load_settings(),
     )
-    field = [one for one in (make(given) for make in makers()) if set(one.names) & KNOWN.keys()]
+    field = [one for one in (make(given) for make in baselines()) if set(one.names) & KNOWN.keys()]
     outcome = evaluate(real_stream, field, Rules(probes=1_500))
     found, away = (
         dict(zip(outcome.names, ndcg(outcome.ranks[:, scope], 10).mean(1), strict=True))

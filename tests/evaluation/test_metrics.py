@@ -12,7 +12,7 @@ from penchant.evaluation import metrics
 RANKS = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(ranks=RANKS, k=st.integers(1, 30))
 def test_metrics_of_lists_are_the_textbook_ones(ranks, k):
     """Each equals the library's figure for a list of k out of forty with one relevant item at that rank."""
@@ -31,6 +31,7 @@ def test_metrics_of_lists_are_the_textbook_ones(ranks, k):
         assert accuracy[place] == pytest.approx(accuracy_score(relevant, told))
 
 
+@settings(deadline=None)
 @given(ranks=RANKS, k=st.integers(1, 30))
 def test_longer_lists_miss_no_more(ranks, k):
     """HR, NDCG and MRR never fall with k, and lie between 0 and 1."""
@@ -50,6 +51,7 @@ def test_the_area_is_the_chance_to_be_above_a_negative():
     assert metrics.area(above) == pytest.approx(np.mean(areas))
 
 
+@settings(deadline=None)
 @given(above=st.lists(st.integers(0, 100).map(lambda share: share / 100), min_size=1).map(np.array))
 def test_the_curve_rises_to_one_and_spans_the_area(above):
     """The ROC curve never falls, ends at 1, and has the area under it, up to its steps."""
@@ -108,6 +110,7 @@ def test_calibration_is_zero_for_a_list_like_the_past_and_grows_with_what_it_lac
     assert metrics.calibration(np.array([[3, -1]]), drama, categories) == 0
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40).map(np.array), window=st.integers(1, 50))
 def test_sliding_windows_are_means(values, window):
     """Each is the mean of its stretch; a window longer than the stream is the mean of all."""

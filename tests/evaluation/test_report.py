@@ -12,7 +12,7 @@ from penchant.cli import app
 from penchant.errors import ConfigurationError
 from penchant.evaluation.protocol import Rules, evaluate
 from penchant.evaluation.report import as_html, as_json, as_markdown, writer_for
-from penchant.evaluation.roster import Material, chosen, makers
+from penchant.evaluation.roster import Material, baselines, chosen
 from penchant.evaluation.summary import Summary, summarise
 from penchant.settings import load_settings
 
@@ -23,7 +23,7 @@ def summary(crowd):
     vectors = np.eye(len(crowd.items), dtype=np.float32)
     given = Material(stream=crowd, vectors=vectors, seed=0, settings=load_settings())
     only = ["popularity", "last item", "item-item cosine"]
-    field = chosen([make(given) for make in makers()], only)
+    field = chosen([make(given) for make in baselines()], only)
     rules = Rules(probes=100, absence_ms=600_000)
     return summarise("two <crowds>", crowd, evaluate(crowd, field, rules).narrowed(only), rules, vectors)
 

@@ -30,7 +30,7 @@ from penchant.profile.ranking.whitening import Calibration, calibrate
 from penchant.profile.state import Limits
 from penchant.settings import Settings
 
-__all__ = ["Material", "chosen", "makers"]
+__all__ = ["Material", "baselines", "chosen", "makers"]
 
 HALF_LIVES_DAYS = {"popularity": math.inf, "popularity 365 d": 365.0, "popularity 30 d": 30.0}
 
@@ -76,6 +76,13 @@ def makers() -> list[Maker]:
     return [
         ours,
         lambda given: Fusions(len(given.stream.users), given.whitened, given.settings.fusion.model_dump()),
+        *baselines(),
+    ]
+
+
+def baselines() -> list[Maker]:
+    """Of what users have had before, each after its paper."""
+    return [
         lambda given: Popularity(len(given.stream.items), HALF_LIVES_DAYS),
         lambda given: LastItem(len(given.stream.items)),
         lambda given: Ema(len(given.stream.users), given.vectors),
