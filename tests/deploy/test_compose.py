@@ -22,7 +22,7 @@ from penchant.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
-WORKERS = ("content", "interest")
+WORKERS = ("content", "interest", "affinity")
 
 
 def interpolated(text: str) -> str:
@@ -111,7 +111,7 @@ def test_workers_are_ready_when_their_page_says_so(services: dict[str, Any], pag
     port, status, asked = page
     checks = [services[name]["healthcheck"]["test"][1:] for name in WORKERS]
     checks += [json.loads(line.partition("CMD ")[2]) for line in instructions("HEALTHCHECK")]
-    assert len(checks) == 3
+    assert len(checks) == len(WORKERS) + 1
     for program, *arguments in checks:
         assert program == "python"
         own = [part.replace(f":{load_settings().worker.http_port}/", f":{port}/") for part in arguments]

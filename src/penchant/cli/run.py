@@ -15,6 +15,7 @@ class Lane(StrEnum):
 
     CONTENT = "content"
     INTEREST = "interest"
+    AFFINITY = "affinity"
 
 
 class Engine(StrEnum):
