@@ -3,7 +3,8 @@
 By slice of content (text, image, audio, graph), with cosines of whitened unit vectors:
 
 - `long`, `short`: to the interest vector of either horizon;
-- `last`: to the mean of the three items liked last;
+- `last`: to the moving average of the items liked last, in their order and whatever the time between: of each newer
+  one 0.3, of what was before it 0.7;
 - `near`: mean over the 20 items liked last of exp((cosine - 1) / 0.1), which only what is very like one of them
   moves (a Parzen window on the sphere);
 - `disliked`: the same over the 20 items disliked last.
@@ -27,7 +28,20 @@ from penchant.profile.affinity import is_positive
 from penchant.profile.interest import Horizons
 from penchant.profile.signals import Signal
 
-__all__ = ["BEHAVIOUR", "CONTENT", "Past", "content_features", "content_names", "past_of", "standardised"]
+__all__ = [
+    "BANDWIDTH",
+    "BEHAVIOUR",
+    "CONTENT",
+    "Past",
+    "content_features",
+    "content_names",
+    "counted",
+    "deviations",
+    "past_of",
+    "standardised",
+    "view_shares",
+    "window_shares",
+]
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -35,11 +49,13 @@ Sparse = Any  # csr_array of float64
 
 CONTENT = ("long", "short", "last", "near", "disliked")
 BEHAVIOUR = ("transitions", "popularity_30d", "popularity_365d", "popularity", "age")
-LAST = 3
+NEWEST = 0.3
+LAST = 40  # items: less than a millionth is left of what was before
 NEAR = 20
 BANDWIDTH = 0.1
 CANCELLED = 1e-12
-FLAT = 1e-9  # a feature that varies less than this among candidates tells them apart by rounding
+FLAT = 1e-9  # a feature that varies less than this among candidates, or than this part of its largest value
+SAME = 1e-6  # there, tells them apart by rounding
 
 
 class Past(Struct, frozen=True, kw_only=True, eq=False):
@@ -65,17 +81,22 @@ def past_of(signals: Iterable[Signal], rows: Mapping[str, int]) -> Past:
         signals: in any order.
         rows: which row of the content holds an item; signals on other items do not count.
     """
-    known = sorted(
-        (signal for signal in signals if signal.item_id in rows),
-        key=lambda signal: (signal.time, signal.event_id),
-        reverse=True,
-    )
+    known = counted(signals, rows)
     newest = known[0].time if known else 0
     return Past(
         rows=np.array([rows[signal.item_id] for signal in known], np.int64),
         weights=np.array([signal.weight for signal in known], float),
         ages=np.array([newest - signal.time for signal in known], float),
         positive=np.array([is_positive(signal) for signal in known], bool),
+    )
+
+
+def counted(signals: Iterable[Signal], rows: Mapping[str, int]) -> list[Signal]:
+    """The signals on items that have content, newest first: those that a `Past` is made of, in its order."""
+    return sorted(
+        (signal for signal in signals if signal.item_id in rows),
+        key=lambda signal: (signal.time, signal.event_id),
+        reverse=True,
     )
 
 
@@ -98,21 +119,10 @@ def content_features(
     Returns:
         Shape (slices x 5, u, n), in the order of `content_names`.
     """
-    views = vstack(
-        [
-            combined(pasts, [one.weights * np.exp2(-one.ages / horizons.long_ms) for one in pasts]),
-            combined(pasts, [one.weights * np.exp2(-one.ages / horizons.short_ms) for one in pasts]),
-            combined(pasts, [newest(one.positive, LAST) for one in pasts]),
-        ],
-        format="csr",
-    )
-    windows = vstack(
-        [
-            combined(pasts, [newest(one.positive, NEAR) for one in pasts]),
-            combined(pasts, [newest(one.weights < 0, NEAR) for one in pasts]),
-        ],
-        format="csr",
-    )
+    in_views = [view_shares(one, horizons) for one in pasts]
+    in_windows = [window_shares(one) for one in pasts]
+    views = vstack([combined(pasts, [one[view] for one in in_views]) for view in range(3)], format="csr")
+    windows = vstack([combined(pasts, [one[window] for one in in_windows]) for window in range(2)], format="csr")
     shape = (len(CONTENT), len(pasts), len(next(iter(candidates.values()))))
     planes = [
         np.concatenate(compared(views, windows, memory[name], candidates[name])).reshape(shape) for name in candidates
@@ -121,11 +131,32 @@ def content_features(
     return found
 
 
+def view_shares(past: Past, horizons: Horizons) -> tuple[Floats, Floats, Floats]:
+    """What signals count in the directions of `long`, `short` and `last`: shape (k,) each."""
+    return (
+        past.weights * np.exp2(-past.ages / horizons.long_ms),
+        past.weights * np.exp2(-past.ages / horizons.short_ms),
+        averaged(past.positive),
+    )
+
+
+def window_shares(past: Past) -> tuple[Floats, Floats]:
+    """What signals count in the means of `near` and `disliked`: shape (k,) each."""
+    return newest(past.positive, NEAR), newest(past.weights < 0, NEAR)
+
+
 def newest(chosen: NDArray[np.bool_], most: int) -> Floats:
     """Equal shares of the first `most` entries that are chosen, zeros for the others."""
     kept = chosen & (np.cumsum(chosen) <= most)
     shares: Floats = kept / max(1, kept.sum())
     return shares
+
+
+def averaged(chosen: NDArray[np.bool_]) -> Floats:
+    """The weights of a moving average over the entries that are chosen, zeros for the others."""
+    places = np.cumsum(chosen)
+    weights: Floats = np.where(chosen & (places <= LAST), (1 - NEWEST) ** (places - 1.0), 0.0)
+    return weights
 
 
 def combined(pasts: Sequence[Past], coefficients: Sequence[Floats]) -> Sparse:
@@ -176,6 +207,14 @@ def standardised(features: Vectors) -> Vectors:
         features: shape (..., n).
     """
     means = features.mean(axis=-1, keepdims=True)
-    deviations = features.std(axis=-1, keepdims=True)
-    found: Vectors = np.divide(features - means, deviations, out=np.zeros_like(features), where=deviations > FLAT)
+    spread = deviations(features)[..., None]
+    found: Vectors = np.divide(features - means, spread, out=np.zeros_like(features), where=spread > 0)
+    return found
+
+
+def deviations(features: Vectors) -> Vectors:
+    """The standard deviations among candidates, shape (...), of features of shape (..., n); 0 where one is flat."""
+    spread = features.std(axis=-1)
+    least = np.maximum(FLAT, SAME * np.abs(features).max(axis=-1))
+    found: Vectors = np.where(spread > least, spread, 0).astype(features.dtype)
     return found

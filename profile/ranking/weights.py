@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["ABSENCE_HALF_MS", "Learner", "Weights", "gate"]
+__all__ = ["ABSENCE_HALF_MS", "Learner", "Weights", "gate", "proposals"]
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -28,11 +28,25 @@ Floats = NDArray[np.float64]
 ABSENCE_HALF_MS = 8 * 3_600_000
 RATE = 0.05
 EPSILON = 1e-8
+FEWEST = 0.1  # likes that an item is taken to have at least
 
 
 def gate(absence_ms: float) -> float:
     """How much of an absence it is: 0 in the middle of a sitting, a half after eight hours, towards 1 beyond."""
     return absence_ms / (absence_ms + ABSENCE_HALF_MS)
+
+
+def proposals(counts: Floats) -> Floats:
+    """Chances of items to be drawn as negatives: half of them even, half by how often each was liked.
+
+    Even ones alone are told from what is liked too easily to teach what makes the top of a list.
+
+    Args:
+        counts: likes of each of n items, shape (n,).
+    """
+    liked = counts + FEWEST
+    chances: Floats = 0.5 / len(counts) + 0.5 * liked / liked.sum()
+    return chances
 
 
 class Weights(Struct, frozen=True, kw_only=True, eq=False):

@@ -65,6 +65,12 @@ class Behaviour:
         decayed: Floats = sums / (growth(now_ms, ROW_HALF_LIFE_MS) * measure)
         return decayed
 
+    @property
+    def counts(self) -> Floats:
+        """How often each item was liked: shape (m,)."""
+        counts: Floats = self._popularity[-1]
+        return counts
+
     def popularity(self, now_ms: int) -> Floats:
         """`Row.popularity_at` of all items: shape (3, m)."""
         weights = [growth(now_ms, half_life_ms) for half_life_ms in POPULARITY_HALF_LIVES_MS]

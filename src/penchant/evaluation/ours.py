@@ -16,18 +16,19 @@ from penchant.evaluation.protocol import Event
 from penchant.profile.affinity import Transition, positives, predecessors, recent_items
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.features import BEHAVIOUR, content_features, content_names, past_of, standardised
-from penchant.profile.ranking.weights import Learner, Weights
+from penchant.profile.ranking.weights import ABSENCE_HALF_MS, Learner, Weights, proposals
 from penchant.profile.signals import Action, Signal
 from penchant.profile.state import Limits, ProfileState
 
 __all__ = ["Configuration", "Ours"]
 
 Vectors = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 DAY_MS = 86_400_000
 ORIGIN = ("stream", 0)
 EXAMPLES = 0.25
-NEGATIVES = 100
+NEGATIVES = 200
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
@@ -56,9 +57,11 @@ class Ours:
         configurations: to play.
         horizons: of the views.
         limits: of the states.
-        examples: share of the positive events that weights are learned from.
+        examples: share of the positive events that weights are learned from; of those after an absence all.
         negatives: sampled for each, with replacement.
         seed: of both samples.
+        released: when each item came up, epoch milliseconds; infinity where that is not known, and then it is taken to
+            be the time of the first event that speaks of it.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Ours:
         examples: float = EXAMPLES,
         negatives: int = NEGATIVES,
         seed: int,
+        released: Floats | None = None,
     ) -> None:
         self.names = tuple(one.name for one in configurations)
         self.features = (*content_names(slices), *BEHAVIOUR)
@@ -83,7 +87,8 @@ class Ours:
         self._states = [ProfileState.empty(limits) for _ in range(users)]
         self._seen: list[set[int]] = [set() for _ in range(users)]
         self._behaviour = Behaviour(items)
-        self._first = np.full(len(items), np.inf)
+        self._known = np.full(len(items), np.inf) if released is None else released.copy()
+        self._dated = np.isfinite(self._known)
         self._learners = [
             Learner(
                 one.weights.among(self.features),
@@ -117,15 +122,17 @@ class Ours:
     def learn(self, event: Event) -> None:
         """Learns weights from the event, then takes it into the user's state and the item's row."""
         state = self._states[event.user]
-        drawn = self._rng.random()
-        if event.positive and drawn < self._examples and state.signals and event.item not in self._seen[event.user]:
+        # Who returns is rare, and has weights of their own to teach.
+        chosen = self._rng.random() < self._examples or self._absence(event) >= ABSENCE_HALF_MS
+        if event.positive and chosen and state.signals and event.item not in self._seen[event.user]:
             self._step(event)
         self._asked = None
         name = self._items[event.item]
         signal = Signal(event.time, f"{event.index:012}", name, Action.RATE, event.weight)
         self._states[event.user] = state = state.adding([signal], self._limits)
         self._seen[event.user].add(event.item)
-        self._first[event.item] = min(self._first[event.item], event.time)
+        if not self._dated[event.item]:
+            self._known[event.item] = min(self._known[event.item], event.time)
         if event.positive:
             previous = predecessors(positives(state.signals), of=signal)
             self._behaviour.learn(
@@ -136,11 +143,12 @@ class Ours:
         unseen = np.setdiff1d(np.arange(len(self._items)), np.fromiter(self._seen[event.user], np.int64))
         features = self._features(event, unseen)
         target = int(np.searchsorted(unseen, event.item))
-        drawn = self._rng.integers(len(unseen) - 1, size=self._negatives)
-        chosen = np.concatenate(([target], drawn + (drawn >= target)))
+        chances = proposals(self._behaviour.counts[unseen])
+        drawn = self._rng.choice(len(unseen), size=self._negatives, p=chances)
+        chosen = np.concatenate(([target], drawn[drawn != target]))
         absence = self._absence(event)
         for learner in self._learners:
-            learner.learn(features[:, chosen], absence)
+            learner.learn(features[:, chosen], absence, np.log(chances[chosen]))
 
     def _absence(self, event: Event) -> float:
         """How long the user has been away, milliseconds."""
@@ -157,7 +165,7 @@ class Ours:
         past = past_of(state.signals, self._codes)
         content = content_features([past], self._vectors, self._vectors, self._horizons)[:, 0, unseen]
         recent = recent_items(positives(state.signals))
-        ages = np.maximum(event.time - self._first, 0) / DAY_MS
+        ages = np.maximum(event.time - self._known, 0) / DAY_MS
         behaviour = np.stack(
             [
                 self._behaviour.transitions(recent, event.time),

@@ -23,7 +23,7 @@ from penchant.evaluation.configurations import configurations
 from penchant.evaluation.fusions import Fusions
 from penchant.evaluation.ours import Ours
 from penchant.evaluation.protocol import Contestant
-from penchant.evaluation.stream import Stream
+from penchant.evaluation.stream import UNKNOWN_TIME, Stream
 from penchant.profile.fusion import GRAPH
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.whitening import Calibration, calibrate
@@ -108,7 +108,13 @@ def ours(given: Material) -> Ours:
         ),
         limits=Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits),
         seed=given.seed,
+        released=times(given.stream.released),
     )
+
+
+def times(released: NDArray[np.int64] | None) -> NDArray[np.float64] | None:
+    """When items came up, with infinity for what is not known."""
+    return None if released is None else np.where(released == UNKNOWN_TIME, np.inf, released)
 
 
 def chosen(contestants: Sequence[Contestant], only: Sequence[str]) -> list[Contestant]:

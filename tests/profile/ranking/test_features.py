@@ -9,6 +9,7 @@ from penchant.profile.ranking.features import (
     CONTENT,
     LAST,
     NEAR,
+    NEWEST,
     content_features,
     content_names,
     past_of,
@@ -73,14 +74,14 @@ def expected(signals, vectors, target):
     return [
         towards([(s.weight * 2 ** (-(newest - s.time) / HORIZONS.long_ms), s) for s in signals]),
         towards([(s.weight * 2 ** (-(newest - s.time) / HORIZONS.short_ms), s) for s in signals]),
-        towards([(1, s) for s in liked[:LAST]]),
+        towards([((1 - NEWEST) ** place, s) for place, s in enumerate(liked[:LAST])]),
         window(liked[:NEAR]),
         window([s for s in signals if s.weight < 0][:NEAR]),
     ]
 
 
 def test_features_are_what_they_are_called(catalogue, users):
-    """For every user and item, by slice: both horizons, the last three, and the two windows."""
+    """For every user and item, by slice: both horizons, the last ones, and the two windows."""
     rows = {str(item): item for item in range(ITEMS)}
     found = content_features([past_of(one, rows) for one in users], catalogue, catalogue, HORIZONS)
     assert found.shape == (len(content_names(catalogue)), len(users), ITEMS)

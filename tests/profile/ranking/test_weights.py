@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant.profile.ranking.weights import ABSENCE_HALF_MS, Learner, Weights, gate
+from penchant.profile.ranking.weights import ABSENCE_HALF_MS, Learner, Weights, gate, proposals
 
 NAMES = ("telling", "noise", "flat")
 
@@ -76,6 +76,14 @@ def test_the_sample_may_prefer_some_candidates():
         logs = np.log(np.concatenate(([1 / 199], chances))[[0, *drawn]])
         learner.learn(features[:, [0, *drawn]], 0.0, logs)
     assert learner.weights.base[0] == pytest.approx(0.8, abs=0.2)
+
+
+def test_negatives_are_drawn_of_all_and_of_the_popular():
+    """Chances sum to one; every item has at least half an even chance, and the popular have more."""
+    chances = proposals(np.array([0.0, 0.0, 5.0, 95.0]))
+    assert chances.sum() == pytest.approx(1)
+    assert (chances >= 0.125).all()
+    assert chances[3] > chances[2] > chances[1] == chances[0]
 
 
 def test_what_is_not_to_be_learned_stays():
