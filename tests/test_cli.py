@@ -21,7 +21,17 @@ from penchant.streams.asyncapi import contract
 from penchant.streams.codec import Unusable, decode, encode
 from penchant.streams.connection import open_producer
 from penchant.streams.dead_letters import dead_letter
-from penchant.streams.events import Because, Click, Item, MediaUpload, Post, Recommendations, Recommended, Timings
+from penchant.streams.events import (
+    Because,
+    Click,
+    Item,
+    MediaUpload,
+    Post,
+    Recommendations,
+    Recommended,
+    Timings,
+    Triple,
+)
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.records import Record
 from penchant.streams.topics import Topic, topic_specs
@@ -332,6 +342,19 @@ def test_replaying_a_movielens_folder(here, settings, tmp_path):
     assert [(click.event_id, click.at) for click in values(settings, Topic.CLICKS, Click)] == [
         ("ml-1-1", 964_982_703_000)
     ]
+
+
+def test_replaying_a_movielens_folder_with_its_graph(here, settings, tmp_path):
+    """Films name their entities, and the facts are on their topic, keyed so that a null takes one back."""
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Toy Story (1995),Comedy|Fantasy\n")
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n")
+    (tmp_path / "kg.txt").write_text("0\tfilm.genre\t2350\n0\tfilm.star\t\n")
+    (tmp_path / "item_index2entity_id.txt").write_text("1\t0\n")
+    result = here("replay", "movielens", tmp_path, "--graph", tmp_path)
+    assert result.exit_code == 1
+    assert "kg.txt: 1 sent, 1 rejected" in result.stdout
+    assert [item.entity for item in values(settings, Topic.ITEMS, Item)] == ["0"]
+    assert values(settings, Topic.TRIPLES, Triple) == [Triple(head="0", relation="film.genre", tail="2350")]
 
 
 def a_list(user, now_ms):

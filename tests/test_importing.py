@@ -7,8 +7,19 @@ import pytest
 
 from penchant.client import Click, InvalidEvent, Item, Media, MediaKind
 from penchant.errors import ConfigurationError, PenchantError
-from penchant.importing import Row, import_rows, make_plan, movielens_click, movielens_item, open_rows
+from penchant.importing import (
+    Row,
+    import_rows,
+    make_plan,
+    movielens_click,
+    movielens_entities,
+    movielens_fact,
+    movielens_item,
+    open_facts,
+    open_rows,
+)
 from penchant.streams.client import checked
+from penchant.streams.events import Triple
 
 AT = 1_700_000_000_000
 
@@ -211,6 +222,32 @@ def test_a_film_of_movielens():
     )
     bare = movielens_item(Row(3, {"movieId": "2", "title": "Babylon 5", "genres": "(no genres listed)"}))
     assert (bare.tags, bare.attributes) == ((), {})
+
+
+def test_films_name_their_entities_where_a_graph_knows_them(tmp_path):
+    """Films by their ids; one that the graph does not know names none."""
+    (tmp_path / "entities.txt").write_text("1\t0\n31\te 7\n")
+    entities = movielens_entities(tmp_path / "entities.txt")
+    film = {"movieId": "31", "title": "Dangerous Minds (1995)", "genres": "Drama"}
+    assert movielens_item(Row(2, film), entities).entity == "e 7"
+    assert movielens_item(Row(3, {**film, "movieId": "32"}), entities).entity is None
+    (tmp_path / "entities.txt").write_text("1\n")
+    with pytest.raises(ConfigurationError):
+        movielens_entities(tmp_path / "entities.txt")
+
+
+def test_facts_are_read_without_a_header(tmp_path):
+    """Every line is a fact, quotation marks and all; what is none is counted with its line."""
+    path = tmp_path / "kg.txt"
+    path.write_text('749\tfilm.writer\t2347\n1410\tsaid\t"To be"\nno fact\n')
+    facts = []
+    with open_facts(path) as rows:
+        report = import_rows(rows.rows, movielens_fact, facts.append)
+    assert facts == [
+        Triple(head="749", relation="film.writer", tail="2347"),
+        Triple(head="1410", relation="said", tail='"To be"'),
+    ]
+    assert [line for line, _ in report.first] == [3]
 
 
 def test_a_rating_of_movielens():

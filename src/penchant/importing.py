@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from penchant.errors import ConfigurationError, PenchantError
 from penchant.streams.client import Event, InvalidEvent
-from penchant.streams.events import Click, ClickAction, Item, Media, MediaKind
+from penchant.streams.events import Click, ClickAction, Item, Media, MediaKind, Triple
 
 __all__ = [
     "ImportReport",
@@ -35,11 +35,15 @@ __all__ = [
     "import_rows",
     "make_plan",
     "movielens_click",
+    "movielens_entities",
+    "movielens_fact",
     "movielens_item",
+    "open_facts",
     "open_rows",
 ]
 
 Kind = Literal["items", "clicks"]
+Sent = TypeVar("Sent", bound=Event | Triple)
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".jsonl", ".ndjson"}
@@ -64,6 +68,7 @@ REQUIRED = {"clicks": ("user_id", "item_id"), "items": ("item_id",)}
 COLUMN = re.compile(r"\{([^{}]+)\}")
 YEAR = re.compile(r"\((\d{4})\)\s*$")
 NO_GENRES = "(no genres listed)"
+FACT = ("head", "relation", "tail")
 
 
 class Row(NamedTuple):
@@ -150,7 +155,7 @@ class Plan(Struct, frozen=True):
         return Click(**fields)
 
 
-def import_rows(rows: Iterable[Row], to_event: Callable[[Row], Event], send: Callable[[Event], object]) -> ImportReport:
+def import_rows(rows: Iterable[Row], to_event: Callable[[Row], Sent], send: Callable[[Sent], object]) -> ImportReport:
     """Sends what `rows` say.
 
     Args:
@@ -337,20 +342,40 @@ def open_rows(path: Path) -> Iterator[Rows]:
         ConfigurationError: the file is not there, is of no known kind, or has no usable header.
     """
     suffix = path.suffix.lower()
+    with opened(path) as file:
+        if suffix in DELIMITERS:
+            # Bytes that are no UTF-8 survive as surrogates, so that their row is rejected and not the file.
+            with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as decoded:
+                yield delimited(decoded, path.stat().st_size, file.tell, DELIMITERS[suffix])
+        elif suffix in JSON_LINES:
+            yield Rows(columns=None, total=path.stat().st_size, position=file.tell, rows=json_rows(file))
+        elif suffix in PARQUET:
+            yield parquet(file)
+        else:
+            raise ConfigurationError(
+                f"{path.name}: unknown kind of file", hint="Known are .csv, .tsv, .jsonl, .ndjson and .parquet."
+            )
+
+
+@contextmanager
+def open_facts(path: Path) -> Iterator[Rows]:
+    """Opens a file of facts: head, relation and tail with tabs between, and no header.
+
+    Raises:
+        ConfigurationError: the file is not there.
+    """
+    with opened(path) as file, io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="") as decoded:
+        reader = csv.reader(decoded, delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows = delimited_rows(reader, list(FACT))
+        yield Rows(columns=frozenset(FACT), total=path.stat().st_size, position=file.tell, rows=rows)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes."""
     try:
         with path.open("rb") as file:
-            if suffix in DELIMITERS:
-                # Bytes that are no UTF-8 survive as surrogates, so that their row is rejected and not the file.
-                with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as decoded:
-                    yield delimited(decoded, path.stat().st_size, file.tell, DELIMITERS[suffix])
-            elif suffix in JSON_LINES:
-                yield Rows(columns=None, total=path.stat().st_size, position=file.tell, rows=json_rows(file))
-            elif suffix in PARQUET:
-                yield parquet(file)
-            else:
-                raise ConfigurationError(
-                    f"{path.name}: unknown kind of file", hint="Known are .csv, .tsv, .jsonl, .ndjson and .parquet."
-                )
+            yield file
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -427,10 +452,34 @@ def parquet(file: BinaryIO) -> Rows:
     )
 
 
-def movielens_item(row: Row) -> Item:
+def movielens_entities(path: Path) -> dict[str, str]:
+    """The entities of films in a knowledge graph, by their ids: lines of both, with a tab between.
+
+    Raises:
+        ConfigurationError: the file is not there, or a line is of another kind.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return dict(tuple(line.split("\t")) for line in lines if line)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'a line is no film and its entity'}"
+        ) from None
+
+
+def movielens_fact(row: Row) -> Triple:
+    """A fact of a graph of films."""
+    return Triple(**row.values)
+
+
+def movielens_item(row: Row, entities: Mapping[str, str] | None = None) -> Item:
     """A film of MovieLens' `movies.csv`: the title, the genres as tags, the year.
 
     Title and tags are embedded; the same words once more as text would only cost time.
+
+    Args:
+        row: of the file.
+        entities: of films in a knowledge graph, by their ids.
 
     Raises:
         InvalidEvent: the row lacks a column.
@@ -446,6 +495,7 @@ def movielens_item(row: Row) -> Item:
         title=title,
         tags=genres,
         attributes={"year": year[1]} if year else {},
+        entity=(entities or {}).get(item_id),
     )
 
 

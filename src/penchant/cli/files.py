@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,15 +20,24 @@ from penchant.importing import (
     import_rows,
     make_plan,
     movielens_click,
+    movielens_entities,
+    movielens_fact,
     movielens_item,
+    open_facts,
     open_rows,
 )
 from penchant.settings import Settings
-from penchant.streams.client import Event, Publisher, checked
+from penchant.streams.client import Event, InvalidEvent, Publisher, checked
+from penchant.streams.codec import Unusable, decode, encode
+from penchant.streams.events import Triple
+from penchant.streams.knowledge import triple_key
+from penchant.streams.records import Output
+from penchant.streams.topics import Topic
 
 __all__ = ["add_to"]
 
 PROGRESS_ROWS = 200
+FACTS, ENTITIES = "kg.txt", "item_index2entity_id.txt"
 
 importing = command_group("import", "Import a catalogue or a history: CSV, TSV, JSON Lines or Parquet, by suffix.")
 replay = command_group("replay", "Replay a known data set.")
@@ -117,25 +127,35 @@ def movielens(
     ctx: typer.Context,
     *,
     folder: Annotated[Path, typer.Argument(help="With movies.csv and ratings.csv.")],
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="A folder with kg.txt (facts) and item_index2entity_id.txt (films and their entities)."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many ratings.")] = None,
     dry_run: DryRun = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Replay a MovieLens folder: the films as items, the ratings as clicks at their own times.
 
-    A rating's event id is made of user and film, so that replaying twice counts once.
+    A rating's event id is made of user and film, so that replaying twice counts once. With a knowledge graph, its facts
+    are sent too, and the films name their entities.
 
     Example: `penchant replay movielens ml-latest-small --limit 1000`
     """
     settings = settings_of(ctx)
+    entities = None if graph is None else movielens_entities(graph / ENTITIES)
     parts: tuple[tuple[str, Callable[[Row], Event], int | None], ...] = (
-        ("movies.csv", movielens_item, None),
+        ("movies.csv", partial(movielens_item, entities=entities), None),
         ("ratings.csv", movielens_click, limit),
     )
     for name, _, _ in parts:
         if not (folder / name).is_file():
             raise ConfigurationError(f"{folder} is no MovieLens folder: it has no {name}")
     reports = {}
+    if graph is not None:
+        with open_facts(graph / FACTS) as rows:
+            reports[FACTS] = transfer(settings, rows, FACTS, movielens_fact, limit=None, dry_run=dry_run)
+        show(reports[FACTS], FACTS, dry_run=dry_run, as_json=as_json)
     for name, to_event, most in parts:
         with open_rows(folder / name) as rows:
             reports[name] = transfer(settings, rows, name, to_event, limit=most, dry_run=dry_run)
@@ -165,12 +185,44 @@ def import_file(
 
 
 def transfer(
-    settings: Settings, rows: Rows, name: str, to_event: Callable[[Row], Event], *, limit: int | None, dry_run: bool
+    settings: Settings,
+    rows: Rows,
+    name: str,
+    to_event: Callable[[Row], Event | Triple],
+    *,
+    limit: int | None,
+    dry_run: bool,
 ) -> ImportReport:
     """Sends what the rows say, or only checks it, with a progress bar."""
     with ExitStack() as stack:
-        send: Callable[[Event], object] = checked if dry_run else stack.enter_context(Publisher(settings)).send
-        return import_rows(with_progress(rows, name, limit), to_event, send)
+        publisher = None if dry_run else stack.enter_context(Publisher(settings))
+        return import_rows(with_progress(rows, name, limit), to_event, partial(deliver, publisher))
+
+
+def deliver(publisher: Publisher | None, event: Event | Triple) -> None:
+    """Sends an event or a fact; without a publisher only checks it."""
+    if isinstance(event, Triple):
+        key, value = triple_record(event)
+        if publisher is not None:
+            publisher.publish(Output(topic=publisher.topic(Topic.TRIPLES), key=key, value=value), event.head)
+    elif publisher is None:
+        checked(event)
+    else:
+        publisher.send(event)
+
+
+def triple_record(fact: Triple) -> tuple[bytes, bytes]:
+    """A fact's key and value.
+
+    Raises:
+        InvalidEvent: it is not within the contract.
+    """
+    try:
+        value = encode(fact)
+        decode(Triple, value)
+    except (Unusable, ValueError) as error:
+        raise InvalidEvent(f"Triple: {error.args[0]}") from None
+    return triple_key(fact), value
 
 
 def with_progress(rows: Rows, name: str, limit: int | None) -> Iterator[Row]:

@@ -1,0 +1,136 @@
+"""The knowledge graph, from facts on a topic to the part that it has in a recommendation."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from penchant.cli import app
+from penchant.profile.fusion import GRAPH
+from penchant.streams.codec import encode
+from penchant.streams.events import Click, Item, Triple
+from penchant.streams.knowledge import triple_key
+from penchant.streams.records import Output
+from penchant.streams.topics import Topic
+from penchant.streams.worker import build_parts
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+FILMS = {f"{kind}-{number}": kind for kind in ("western", "musical") for number in range(8)}
+LATE = "western-late"
+
+
+def facts():
+    """Films have a genre, and people who work on films of one genre."""
+    for film, kind in FILMS.items():
+        yield Triple(head=film, relation="genre", tail=kind)
+        number = int(film.rpartition("-")[2])
+        for step in (0, 1, 3):
+            yield Triple(head=film, relation="with", tail=f"{kind}-player-{(number + step) % 8}")
+
+
+def triple(stage, fact):
+    """A fact's record."""
+    return Output(topic=stage.topic(Topic.TRIPLES), key=triple_key(fact), value=encode(fact))
+
+
+def item(stage, film):
+    """A film's record: its title tells nothing of its genre."""
+    event = Item(item_id=f"item-{film}", title=f"no. {sum(film.encode())}", entity=film)
+    return Output(topic=stage.topic(Topic.ITEMS), key=event.item_id.encode(), value=encode(event))
+
+
+def like(stage, number):
+    """Ada likes a western."""
+    event = Click(event_id=f"e{number}", user_id="ada", item_id=f"item-western-{number}", action="like")
+    return Output(topic=stage.topic(Topic.CLICKS), key=b"ada", value=encode(event))
+
+
+def penchant(stage, *arguments):
+    """Runs a command on the stage's namespace; gives the JSON that it prints."""
+    known = ["--namespace", stage.settings.namespace, "--bootstrap-servers", stage.settings.kafka.bootstrap_servers]
+    result = CliRunner().invoke(app, [*known, "graph", *map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def facts_kept(worker):
+    """How many records of facts a worker has kept."""
+    return worker.metric("penchant_records_total", lane="knowledge")
+
+
+def test_facts_become_a_part_of_recommendations(kafka, make_stage, tmp_path):
+    """Trained on the topic and published beside a running worker: items have their place, lists a part for the graph.
+
+    An item that comes later with facts alone is placed by its neighbours; a second training replaces the first.
+    """
+    with make_stage(kafka, profile={"item_cache_s": 0.01}, worker={"sweep_interval_s": 0.2}) as stage:
+        stage.send(triple(stage, fact) for fact in facts())
+        stage.send(item(stage, film) for film in FILMS)
+        trained = penchant(
+            stage,
+            "train",
+            "topic",
+            "--output",
+            tmp_path / "one",
+            "--model",
+            "transe",
+            "--dimension",
+            16,
+            "--epochs",
+            40,
+        )
+        assert trained["facts"]["train"] > 40
+        assert 0 < trained["test"]["mrr"] <= 1
+        with stage.worker() as worker:
+            worker.await_ready()
+            worker.await_that(lambda: facts_kept(worker) >= len(list(facts())), "all facts are kept")
+            published = penchant(stage, "publish", tmp_path / "one")
+            assert published["taken_back"] == 0
+            stage.await_settled(worker)
+            stage.send([triple(stage, Triple(head=LATE, relation="genre", tail="western")), item(stage, LATE)])
+            stage.send([like(stage, 0)])
+            stage.await_settled(worker)
+            worker.await_that(lambda: facts_kept(worker) > len(list(facts())), "the late fact is kept")
+            worker.await_that(lambda: f"item-{LATE}" in placed(stage, worker), "the late film is placed")
+            stage.send([like(stage, 1)])
+            stage.await_settled(worker)
+            assert worker.stop() == 0
+        listed = stage.lists()["ada"].items
+        assert any(one.by_modality.get(GRAPH, 0) > 0 for one in listed)
+        first = content(stage)
+        assert set(first) == {f"item-{film}" for film in (*FILMS, LATE)}
+        assert agreement(first, "western", "western") > agreement(first, "western", "musical") + 0.2
+
+        shorter = ("--model", "rotate", "--dimension", 8, "--epochs", 20, "--seed", 1)
+        penchant(stage, "train", "topic", "--output", tmp_path / "two", *shorter)
+        again = penchant(stage, "publish", tmp_path / "two")
+        assert again["model"] != published["model"]
+        with stage.worker("content") as worker:
+            worker.await_ready()
+            stage.await_settled(worker, "content")
+            assert worker.stop() == 0
+        snapshot = stage.snapshot([f"item-{film}" for film in FILMS])
+        assert {one.placed.model for one in snapshot.items.values()} == {again["model"]}
+
+
+def placed(stage, worker):
+    """The items on ada's list that the graph has a part in, as the worker would make it now."""
+    answer = worker.get("/recommendations/ada").json()
+    return {one["item_id"] for one in answer["items"] if GRAPH in one["by_modality"]}
+
+
+def content(stage):
+    """The graph's slice of every film, from the store."""
+    vectors = stage.snapshot([f"item-{film}" for film in (*FILMS, LATE)]).vectors
+    space = build_parts(stage.settings).space
+    found = {name: space.split(vector) for name, vector in vectors.items()}
+    return {name: parts[GRAPH] for name, parts in found.items() if GRAPH in parts}
+
+
+def agreement(slices, kind, other):
+    """The mean cosine of films of one genre with those of another, each film with itself left out."""
+    rows = [vector for name, vector in slices.items() if kind in name]
+    others = [vector for name, vector in slices.items() if other in name]
+    return float(np.mean([left @ right for left in rows for right in others if left is not right]))
