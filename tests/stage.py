@@ -36,6 +36,7 @@ from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
 from penchant.broker import LocalBroker
+from penchant.profile.affinity import Row
 from penchant.profile.items import Item
 from penchant.profile.profiles import Profile
 from penchant.settings import Settings, load_settings
@@ -77,6 +78,7 @@ class Snapshot(Struct):
     """What a store holds. Item vectors have shape (d,); None for an item without content."""
 
     profiles: dict[str, Profile]
+    rows: dict[str, Row]
     items: dict[str, Item]
     vectors: dict[str, np.ndarray | None]
 
@@ -347,14 +349,15 @@ class Stage:
         return {name: float(np.linalg.norm(vector[bounds])) for name, bounds in space.bounds().items()}
 
     def snapshot(self, items: Iterable[str] = ()) -> Snapshot:
-        """What the store holds: all profiles, and some items. Only while no worker runs."""
+        """What the store holds: all profiles and rows, and some items. Only while no worker runs."""
 
         async def take(taken: list[Snapshot]) -> None:
             parts: Parts = build_parts(self.settings)
             await parts.open()
             try:
                 profiles = {profile.user: profile async for profile in parts.profiles.all()}
-                found = Snapshot(profiles, await parts.items.get(items), await parts.items.vectors(items))
+                rows = {row.item_id: row async for row in parts.rows.all()}
+                found = Snapshot(profiles, rows, await parts.items.get(items), await parts.items.vectors(items))
             finally:
                 await parts.store.close()
             taken.append(found)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from penchant.cli import app
 from penchant.errors import ConfigurationError, PenchantError
+from penchant.profile.affinity import Row, Transition
 from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons, interest_views
 from penchant.profile.positions import Position, Positions
@@ -25,6 +26,7 @@ from penchant.profile.signals import Action, Signal, strength_of
 from penchant.profile.state import Limits, ProfileState
 from penchant.profile.store.edge import copy_shards
 from penchant.settings import ProfileSettings
+from penchant.streams import events as events_of
 from penchant.streams import interest
 from penchant.streams.codec import Unusable, encode
 from penchant.streams.events import Click, Item, Media, MediaUpload, Post
@@ -39,6 +41,7 @@ from penchant.verify.compare import compare, same
 from penchant.verify.expected import Expectations, Interpreter, is_weak
 from penchant.verify.held import facts_of
 from penchant.verify.log import Extent
+from penchant.verify.rows import HeldRows, Recount
 from penchant.verify.views import views_of
 
 STRONG, WEAK = 12, 8
@@ -206,6 +209,63 @@ def test_records_say_the_same_to_both(event, key):
     assert found == user
     assert same(fact, as_facts([signal])[0])
     assert is_weak(fact.action) == (signal.strength == "weak")
+
+
+PLACE = ("transitions", 0)
+liked = st.tuples(
+    st.sampled_from(["a", "b"]),
+    st.integers(NOW - 10**11, NOW),
+    st.lists(st.tuples(st.sampled_from([f"i{number}" for number in range(400)]), st.just(0.5)), max_size=50),
+)
+
+
+@running(deadline=None, max_examples=25)
+@given(st.lists(liked, max_size=30), st.data())
+def test_rows_are_the_same_to_both(events, data):
+    """Any log of transitions, parts of it published again: rows are what is expected, and one that is off is found."""
+    log = [
+        Transition(item_id=item, at=at, previous=before, origin=("clicks", 0), offset=offset)
+        for offset, (item, at, before) in enumerate(events)
+    ]
+    back = data.draw(st.integers(0, len(log)))
+    log = [*log, *log[back:], *log[back:]]
+    rows = {item: Row(item_id=item).adding(one for one in log if one.item_id == item) for item in ("a", "b")}
+    rows = {item: row for item, row in rows.items() if row.count}
+    covered = data.draw(st.integers(0, len(log)))
+
+    def findings(rows):
+        held = HeldRows(positions={PLACE: Position(topic_id="t", next_offset=covered)}, rows=rows)
+        recount = Recount(held, None)
+        for offset, one in enumerate(log):
+            recount.take(as_record(one, offset))
+        extents = {PLACE: Extent(topic_id="t", low=0, end=len(log))}
+        return recount.report(extents, {PLACE: 0}).findings
+
+    assert findings(rows) == ()
+    if not rows:
+        return
+    item = data.draw(st.sampled_from(sorted(rows)))
+    row = rows[item]
+    twice = msgspec.structs.replace(row, count=row.count + 1)
+    lighter = msgspec.structs.replace(row, mass=row.mass * (1 - 1e-5))
+    for wrong, stored in ((twice, row.count + 1), (lighter, row.count)):
+        [found] = findings({**rows, item: wrong})
+        assert (found.item_id, found.expected, found.stored) == (item, row.count, stored)
+    if any(one.item_id == item for one in log[:covered]):
+        [found] = findings({name: one for name, one in rows.items() if name != item})
+        assert (found.item_id, found.stored) == (item, 0)
+
+
+def as_record(transition, offset):
+    """A transition as it lies in the log."""
+    topic, partition = transition.origin
+    told = events_of.Transition(
+        item_id=transition.item_id,
+        at=transition.at,
+        previous=tuple(transition.previous),
+        origin=events_of.SourcePosition(topic=topic, partition=partition, offset=transition.offset),
+    )
+    return Record(topic=PLACE[0], partition=PLACE[1], offset=offset, timestamp=NOW, key=None, value=encode(told))
 
 
 @running(deadline=None)
@@ -422,6 +482,9 @@ def test_exact_while_a_worker_works(played):
     assert played.settled.largest_deviation < 1e-6
     assert played.settled.stale == 0
     assert played.settled.in_flight == 0
+    assert played.settled.rows.rows == ITEMS + 2
+    assert played.settled.rows.in_flight == 0
+    assert played.settled.rows.before_log == 0
 
 
 def test_exact_when_the_worker_has_stopped(played, copy):
@@ -503,6 +566,31 @@ def test_a_profile_forgotten_to_wait_is_found(copy):
     found = verify(copy)
     assert only(found).forgotten
     assert found.waiting == report.waiting - 1
+
+
+def test_a_row_that_is_off_is_found(copy):
+    """An item that counts once too often is named, with what the log says; looking at one user looks at no row."""
+
+    async def edit():
+        parts = build_parts(copy)
+        await parts.open()
+        row = (await parts.rows.get(["i3"]))["i3"]
+        told = Transition(item_id="i3", at=row.as_of, previous=(), origin=("elsewhere", 0), offset=0)
+        await parts.rows.apply({"i3": [told]})
+        await parts.store.close()
+        return row.count
+
+    count = asyncio.run(edit())
+    report = verify(copy)
+    assert not report.exact
+    [found] = report.rows.findings
+    assert (found.item_id, found.expected, found.stored) == ("i3", count, count + 1)
+    assert verify(copy, users=["u1"]).rows is None
+    shown = run(copy, "verify")
+    assert shown.exit_code == 1
+    assert "wrong rows" in shown.stdout
+    [one] = json.loads(run(copy, "verify", "--json").stdout)["rows"]["findings"]
+    assert one["item_id"] == "i3"
 
 
 def test_an_item_edited_since_is_not_wrong(copy):

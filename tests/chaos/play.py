@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 from msgspec import Struct
 
 from penchant.broker import LocalBroker
+from penchant.profile.affinity import Row
 from penchant.streams import interest
 from penchant.streams.connection import producer_options
 from penchant.streams.records import Output
 from penchant.verify import verify
-from tests.chaos.traffic import Traffic
+from tests.chaos.traffic import DAY_MS, Traffic
 from tests.stage import Stage, Worker, new_stage
 
 __all__ = ["Life", "Play", "Verdict"]
@@ -66,6 +68,8 @@ class Verdict(Struct, kw_only=True):
         lost: of them, those that they do not.
         double: signals held twice, or under ids that nobody sent.
         altered: signals that differ from what was sent.
+        likes: that items' rows must count.
+        miscounted: items that count another number of them, or weigh them otherwise by age.
         stale_lists: users whose last list on the topic is not that of the last version of their profile.
         verified: whether `penchant verify` finds the same: all as the log says.
         deviation: largest difference of a stored vector from one computed in double precision.
@@ -76,6 +80,8 @@ class Verdict(Struct, kw_only=True):
     lost: int
     double: int
     altered: int
+    likes: int
+    miscounted: int
     stale_lists: int
     verified: bool
     deviation: float
@@ -83,7 +89,8 @@ class Verdict(Struct, kw_only=True):
     @property
     def exact(self) -> bool:
         """Whether all is as it must be."""
-        return self.verified and not (self.lost or self.double or self.altered or self.stale_lists)
+        wrong = self.lost or self.double or self.altered or self.miscounted or self.stale_lists
+        return self.verified and not wrong
 
 
 class Play:
@@ -290,7 +297,8 @@ class Play:
     def judge(self) -> Verdict:
         """Compares what the workers left behind with what was sent. They must have stopped."""
         held = self.traffic.held()
-        profiles = self.stage.snapshot().profiles
+        snapshot = self.stage.snapshot()
+        profiles, likes = snapshot.profiles, self.traffic.likes
         lists = self.stage.lists()
         report = verify(self.stage.settings)
         lost = double = altered = stale = 0
@@ -311,10 +319,23 @@ class Play:
             lost=lost,
             double=double + len(profiles.keys() - held.keys()),
             altered=altered,
+            likes=sum(map(len, likes.values())),
+            miscounted=sum(
+                not counts(snapshot.rows.get(item_id), likes.get(item_id, [])) for item_id in likes | snapshot.rows
+            ),
             stale_lists=stale,
             verified=report.exact and not report.stale,
             deviation=report.largest_deviation,
         )
+
+
+def counts(row: Row | None, times: Sequence[int]) -> bool:
+    """Whether a row counts an item's likes, each by its age and once."""
+    if row is None or not times:
+        return row is None and not times
+    now = max(times)
+    expected = [sum(0.5 ** ((now - at) / (days * DAY_MS)) for at in times) for days in (30, 365)]
+    return row.count == len(times) and np.allclose(row.popularity_at(now), [*expected, len(times)], rtol=1e-6)
 
 
 def own_memory_kib(pid: int) -> int:

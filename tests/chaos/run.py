@@ -209,6 +209,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ("lost", lambda one: f"{one.verdict.lost:,}"),
         ("counted twice", lambda one: f"{one.verdict.double:,}"),
         ("altered", lambda one: f"{one.verdict.altered:,}"),
+        ("likes counted for items", lambda one: f"{one.verdict.likes:,}"),
+        ("items that count wrong", lambda one: f"{one.verdict.miscounted:,}"),
         ("last list not of the last profile", lambda one: f"{one.verdict.stale_lists:,}"),
         ("`penchant verify` agrees", lambda one: "yes" if one.verdict.verified else "no"),
         ("largest deviation of a vector", lambda one: f"{one.verdict.deviation:.1e}"),

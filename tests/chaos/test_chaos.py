@@ -12,7 +12,10 @@ EVENTS = 25_000
 
 @pytest.mark.timeout(1_200)
 def test_no_fault_loses_or_doubles_anything(tmp_path, measured):
-    """Crashes, zombies, a broker and a store that fail in many ways, a full disk, an old copy: all stays exact."""
+    """Crashes, zombies, a broker and a store that fail in many ways, a full disk, an old copy: all stays exact.
+
+    Profiles hold what was sent; items count each like of it once.
+    """
     kinds = len(EMBEDDED) + len(SERVED)
     outcomes = perform(
         tmp_path,
@@ -25,6 +28,7 @@ def test_no_fault_loses_or_doubles_anything(tmp_path, measured):
     for outcome in outcomes:
         assert outcome.verdict.exact, outcome.verdict
         assert outcome.verdict.signals > 0
+        assert outcome.verdict.likes > 0
     struck = [strike.kind for outcome in outcomes for strike in outcome.strikes]
     left_out = [kind for outcome in outcomes for kind in outcome.left_out]
     assert sorted({*struck, *left_out}) == sorted({*EMBEDDED, *SERVED})

@@ -17,7 +17,7 @@ from penchant.streams.records import Output
 from penchant.streams.topics import Topic
 from tests.stage import Stage
 
-__all__ = ["Held", "Traffic"]
+__all__ = ["DAY_MS", "Held", "Traffic"]
 
 Held = tuple[int, str, str, str, float]  # time, event id, item, action, weight
 
@@ -29,6 +29,7 @@ WEAK = frozenset({"view", "click", "skip"})
 ACTIONS = (*WEIGHTS, "rate")
 TWICE, CORRECTED, POSTS = 0.04, 0.01, 0.002
 REMEMBERED = 5_000  # events that may be sent again
+KNOWN_AGAIN = 128  # likes of a user before which a copy of one is no second one
 
 
 class Past(Struct):
@@ -51,6 +52,7 @@ class Traffic:
     Attributes:
         sent: records so far.
         again: of them, records that say what one before has said.
+        likes: by item, when it was liked: as the first record of each event says.
     """
 
     def __init__(self, stage: Stage, *, seed: int, users: int, items: int, start_ms: int) -> None:
@@ -66,6 +68,8 @@ class Traffic:
         self._past: list[Past] = []
         self._limits = (stage.settings.profile.strong_limit, stage.settings.profile.weak_limit)
         self._held: dict[str, dict[str, Held]] = defaultdict(dict)
+        self._liked: dict[str, list[str]] = defaultdict(list)
+        self.likes: dict[str, list[int]] = defaultdict(list)
         self.sent = 0
         self.again = 0
 
@@ -142,9 +146,8 @@ class Traffic:
         return self._click(past.user, past.click)
 
     def _click(self, user: str, click: Click) -> Output:
-        weight = 2.0 * (2 * (click.value - 0.5) / 4.5 - 1) if click.value is not None else WEIGHTS[click.action]
         assert isinstance(click.at, int)
-        self._hold(user, (click.at, click.event_id, click.item_id, str(click.action), weight))
+        self._hold(user, (click.at, click.event_id, click.item_id, str(click.action), weight_of(click)))
         return self._output(user, click)
 
     def _post(self, user: str, event_id: str, at: int) -> Output:
@@ -154,6 +157,10 @@ class Traffic:
         return Output(topic=self._stage.topic(Topic.POSTS), key=user.encode(), value=encode(post))
 
     def _output(self, user: str, click: Click) -> Output:
+        if weight_of(click) >= 1 and click.event_id not in self._liked[user][-KNOWN_AGAIN:]:
+            self._liked[user].append(click.event_id)
+            assert isinstance(click.at, int)
+            self.likes[click.item_id].append(click.at)
         return Output(topic=self._stage.topic(Topic.CLICKS), key=user.encode(), value=encode(click))
 
     def _hold(self, user: str, signal: Held) -> None:
@@ -168,3 +175,8 @@ class Traffic:
                 for is_weak, limit in zip((False, True), self._limits, strict=True)
             )
             self._held[user] = {one[1]: one for one in (*strong, *weak)}
+
+
+def weight_of(click: Click) -> float:
+    """How much a click says about interest."""
+    return 2.0 * (2 * (click.value - 0.5) / 4.5 - 1) if click.value is not None else WEIGHTS[click.action]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -62,7 +63,8 @@ def verify(
 ) -> None:
     """Compare every profile in the store with what the topics say it must be. Workers may run meanwhile.
 
-    Ends with 0 if all are exact, and with 1 if a signal is lost, foreign, doubled or altered or a vector is off.
+    Without --user and --sample the items' rows are recounted as well. Ends with 0 if all are exact, and with 1 if a
+    signal is lost, foreign, doubled or altered, a vector is off, or a row or its count.
     Example: `penchant verify`, or `penchant verify --user ada --from backup-monday --json`
     """
     from penchant.verify import verify as compare  # noqa: PLC0415  loads the lanes
@@ -117,7 +119,8 @@ def progress_bar() -> Iterator["Tell"]:
 
 def as_dict(report: "Report") -> dict[str, Any]:
     """A report as one JSON value: totals, then what was found by user."""
-    totals = {name: getattr(report, name) for name in report.__struct_fields__ if name != "findings"}
+    totals = {name: getattr(report, name) for name in report.__struct_fields__ if name not in {"findings", "rows"}}
+    rows = None if report.rows is None else msgspec.to_builtins(report.rows)
     findings = [
         {
             "user": one.user,
@@ -136,7 +139,7 @@ def as_dict(report: "Report") -> dict[str, Any]:
         }
         for one in report.findings
     ]
-    return {"exact": report.exact, **totals, "findings": findings}
+    return {"exact": report.exact, **totals, "findings": findings, "rows": rows}
 
 
 def show(report: "Report") -> None:
@@ -144,6 +147,14 @@ def show(report: "Report") -> None:
     rows = [("users", report.users, "compared"), ("signals", report.signals, "that their profiles must hold")]
     rows += [(name, getattr(report, name), meaning) for name, meaning in COUNTS if getattr(report, name)]
     rows.append(("records", report.records, "read from the log"))
+    if report.rows is not None:
+        rows += [
+            ("rows", report.rows.rows, "of items, recounted"),
+            ("transitions", report.rows.transitions, "read from their log"),
+            ("wrong rows", len(report.rows.findings), "whose count or sums are not those of the log"),
+        ]
+        if report.rows.before_log:
+            rows.append(("rows before", report.rows.before_log, "rows older than the log: taken as they are"))
     deviation = f"{report.largest_deviation:.1e}"
     print_table(("", "", ""), [*rows, ("deviation", deviation, "the largest of a component of a vector")])
     lines = [line for one in report.findings for line in finding_lines(one)]
@@ -152,6 +163,12 @@ def show(report: "Report") -> None:
         print_table(("user", "what", "event", "the log says", "the store holds"), lines[:SHOWN])
     if len(lines) > SHOWN:
         stdout().print(f"… and {len(lines) - SHOWN} more; --json shows all, --user one user's")
+    if report.rows is not None and report.rows.findings:
+        wrong = [
+            (one.item_id, one.expected, one.stored, f"{one.deviation:.1e}") for one in report.rows.findings[:SHOWN]
+        ]
+        stdout().print("")
+        print_table(("item", "liked by the log", "by its row", "sums off by"), wrong)
     stdout().print("\nexact" if report.exact else "\nnot exact")
 
 

@@ -1,9 +1,10 @@
 """The verification: reads the store, then the log, and compares."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from penchant.errors import ConfigurationError
 from penchant.profile.identity import Identity
@@ -16,8 +17,9 @@ from penchant.verify.choice import Choice, choose
 from penchant.verify.compare import compare, same
 from penchant.verify.expected import Expectations, Interpreter, is_weak, topic_of
 from penchant.verify.held import TOLERANCE, Held, Kept, at_baseline, at_rest, read_sets, read_store
-from penchant.verify.log import Extent, Log
-from penchant.verify.report import Fact, Kind, Report, UserReport
+from penchant.verify.log import SOURCES, Extent, Log
+from penchant.verify.report import Fact, Kind, Report, RowsReport, UserReport
+from penchant.verify.rows import HeldRows, Recount, read_rows
 
 __all__ = ["Progress", "verify"]
 
@@ -51,7 +53,7 @@ def verify(
     baseline: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Compares profiles with what the log says they must be.
+    """Compares profiles, and the items' rows where everyone is looked at, with what the log says they must be.
 
     Workers may run meanwhile: what the store's positions cover must be there, what came later may be.
 
@@ -70,36 +72,80 @@ def verify(
         NotKnown: nobody knows any of `users`.
     """
     tell = progress or (lambda *_: None)
+    with contextlib.ExitStack() as stack:
+        log, told = (stack.enter_context(Log(settings, topics)) for topics in (SOURCES, (Topic.TRANSITIONS,)))
+        return verified(settings, log, told, users=users, sample=sample, seed=seed, baseline=baseline, tell=tell)
+
+
+def verified(
+    settings: Settings,
+    log: Log,
+    told: Log,
+    *,
+    users: Sequence[str] | None,
+    sample: int | None,
+    seed: int,
+    baseline: str | None,
+    tell: Progress,
+) -> Report:
+    """See `verify`; `log` holds what signals come from, `told` the transitions."""
     choice = choose(users, sample, seed)
     identity = Identity(settings.id_key.get_secret_value())
     limits = settings.profile
     expectations = Expectations(strong=limits.strong_limit, weak=limits.weak_limit)
-    with Log(settings) as log:
-        partitions = log.partitions()
-        tell("reading the store", 0, 0)
-        with at_rest(settings) as place:
-            held = read_store(place, partitions, choice)
-        starts = dict.fromkeys(partitions, 0)
-        if baseline is not None:
-            tell("reading the snapshot", 0, 0)
-            with at_baseline(settings, baseline) as place:
-                before = read_sets(place, partitions, choice)
-            starts |= {source: position.next_offset for source, position in before.positions.items()}
-            for user, kept in before.users.items():
-                for fact in (*kept.strong, *kept.weak):
-                    expectations.add(user, fact)
-        extents = log.extents()  # after the store was read: whatever is in it lies before these ends
-        check_log(held.positions, extents)
-        if baseline is not None:
-            check_log(before.positions, extents)
-            check_baseline(starts, held.positions, extents)
-        reader = LogReader(log, Interpreter(identity, settings.profile), choice, held, tell)
-        reader.read(starts, extents, expectations)
-        torn = torn_topics(log, log.extents(), starts, has_baseline=baseline is not None)
+    partitions, rows_of = log.partitions(), told.partitions()
+    everyone = users is None and sample is None
+    tell("reading the store", 0, 0)
+    with at_rest(settings) as place:
+        held = read_store(place, partitions, choice)
+        held_rows = read_rows(place, rows_of) if everyone else None
+    starts = dict.fromkeys(partitions, 0)
+    rows_before: HeldRows | None = None
+    if baseline is not None:
+        tell("reading the snapshot", 0, 0)
+        with at_baseline(settings, baseline) as place:
+            before = read_sets(place, partitions, choice)
+            rows_before = read_rows(place, rows_of) if everyone else None
+        starts |= {source: position.next_offset for source, position in before.positions.items()}
+        for user, kept in before.users.items():
+            for fact in (*kept.strong, *kept.weak):
+                expectations.add(user, fact)
+    extents = log.extents()  # after the store was read: whatever is in it lies before these ends
+    check_log(held.positions, extents)
+    if baseline is not None:
+        check_log(before.positions, extents)
+        check_baseline(starts, held.positions, extents)
+    reader = LogReader(log, Interpreter(identity, settings.profile), choice, held, tell)
+    reader.read(starts, extents, expectations)
+    torn = torn_topics(log, log.extents(), starts, has_baseline=baseline is not None)
     report = judged(held, expectations, choice, torn=torn, settings=settings, tally=reader.tally)
     if users is not None and not report.users:
         raise NotKnown("Neither the store nor the log knows these users", hint="Are the ids spelt as in the events?")
-    return report
+    if held_rows is None:
+        return report
+    tell("reading the transitions", 0, 0)
+    return structs.replace(report, rows=recounted(told, held_rows, rows_before))
+
+
+def recounted(log: Log, held: HeldRows, before: HeldRows | None) -> RowsReport:
+    """Compares rows with the log of transitions.
+
+    Args:
+        log: of the transitions.
+        held: what the store holds.
+        before: a snapshot to start from; None: the beginning of the log.
+    """
+    extents = log.extents()
+    starts = dict.fromkeys(extents, 0)
+    check_log(held.positions, extents)
+    if before is not None:
+        starts |= {source: position.next_offset for source, position in before.positions.items()}
+        check_log(before.positions, extents)
+        check_baseline(starts, held.positions, extents)
+    recount = Recount(held, before)
+    for record in log.read(starts, extents):
+        recount.take(record)
+    return recount.report(log.extents(), starts)
 
 
 class LogReader:
@@ -292,6 +338,7 @@ def judged(
         **{name: int(sums[name]) for name in SUMS},
         largest_deviation=largest,
         findings=tuple(found),
+        rows=None,
     )
 
 

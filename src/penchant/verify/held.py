@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequ
 from contextlib import contextmanager
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -31,13 +31,14 @@ from penchant.verify.report import Fact
 from penchant.verify.snapshot import STORE, take_snapshot
 from penchant.verify.views import views_of
 
-__all__ = ["Held", "Kept", "at_baseline", "at_rest", "read_sets", "read_store"]
+__all__ = ["Held", "Kept", "at_baseline", "at_rest", "awaited", "read_sets", "read_store"]
 
 TOLERANCE = 1e-5
 CHUNK = 128  # profiles
 HTTP_PORT = 6_333
 
 ItemVector = NDArray[np.float32] | None
+T = TypeVar("T")
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -118,13 +119,13 @@ def read_store(settings: Settings, partitions: Collection[SourceKey], choice: Ch
     return awaited(read(settings, partitions, choice, views=True))
 
 
-def awaited(reading: Coroutine[Any, Any, Held]) -> Held:
+def awaited(reading: Coroutine[Any, Any, T]) -> T:
     """What `reading` gives.
 
     Not as the result of the task that `asyncio.run` makes: Python before 3.11.8 and 3.12.1 writes that out as text,
     twice, which for a large store takes minutes and much memory.
     """
-    found: list[Held] = []
+    found: list[T] = []
 
     async def keep() -> None:
         found.append(await reading)

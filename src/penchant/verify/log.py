@@ -1,4 +1,4 @@
-"""The log as it stands: all records of the topics that signals come from, up to where they end now."""
+"""The log as it stands: all records of the topics that signals or rows come from, up to where they end now."""
 
 import logging
 import time
@@ -50,11 +50,12 @@ class Log:
 
     Args:
         settings: of this process.
+        topics: to read.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, topics: Sequence[Topic] = SOURCES) -> None:
         self.settings = settings
-        self.topics = {settings.prefixed(topic): topic for topic in SOURCES}
+        self.topics = {settings.prefixed(topic): topic for topic in topics}
         self.options: dict[str, Any] = {
             **common_options(settings),
             "group.id": settings.prefixed("onlooker"),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-__all__ = ["Fact", "Finding", "Kind", "Report", "UserReport"]
+__all__ = ["Fact", "Finding", "Kind", "Report", "RowReport", "RowsReport", "UserReport"]
 
 
 class Fact(NamedTuple):
@@ -63,6 +63,39 @@ class UserReport(Struct, frozen=True, kw_only=True):
     forgotten: tuple[str, ...] = ()
 
 
+class RowReport(Struct, frozen=True, kw_only=True):
+    """An item whose row is not as it must be.
+
+    Attributes:
+        expected: how often the log says that it was liked.
+        stored: how often the row does.
+        deviation: the largest relative difference of one of its decayed sums; 1 where one is missing or too many.
+    """
+
+    item_id: str
+    expected: int
+    stored: int
+    deviation: float
+
+
+class RowsReport(Struct, frozen=True, kw_only=True):
+    """What came of comparing rows with the log of transitions.
+
+    Attributes:
+        rows: compared.
+        transitions: read from the log.
+        in_flight: of them, those that lie behind the store's positions: they may be in the store, and need not be.
+        before_log: rows of which the log is not whole any more: taken as they are.
+        findings: rows that are not as they must be, by item.
+    """
+
+    rows: int
+    transitions: int
+    in_flight: int
+    before_log: int
+    findings: tuple[RowReport, ...]
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """What came of comparing the store with the log.
 
@@ -82,6 +115,7 @@ class Report(Struct, frozen=True, kw_only=True):
         stale: profiles whose vectors are those of items as they were before they were edited.
         largest_deviation: of a component of a vector, over all profiles that are not stale.
         findings: of users with whom something is wrong, by user.
+        rows: of the items; None where only some users were looked at.
     """
 
     records: int
@@ -102,8 +136,10 @@ class Report(Struct, frozen=True, kw_only=True):
     stale: int
     largest_deviation: float
     findings: tuple[UserReport, ...]
+    rows: RowsReport | None
 
     @property
     def exact(self) -> bool:
         """Whether the store holds what the log determines, and nothing else."""
-        return not (self.lost or self.doubled or self.foreign or self.altered or self.forgotten or self.deviating)
+        wrong = self.lost or self.doubled or self.foreign or self.altered or self.forgotten or self.deviating
+        return not (wrong or (self.rows is not None and self.rows.findings))
