@@ -98,10 +98,11 @@ def build_api(
     async def list_for(user: str) -> Response:
         """What to show a user now."""
         found = await profiles.load([user])
-        lists = await ranker.rank(list(found.values()))
         if user not in found:
             return unknown()
-        return as_json(recommendations(found[user], lists[0], None, now_ms()), 200)
+        now = now_ms()
+        [ranked] = await ranker.rank([found[user]], [now])
+        return as_json(recommendations(found[user], ranked, None, now), 200)
 
     @api.post("/snapshot")
     async def copy_store(request: Request) -> Response:

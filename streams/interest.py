@@ -109,7 +109,8 @@ class InterestHandler:
         profiles = await self._updater.read([one.user for one in due])
         touches = {one.user: one.touch for one in due}
         known = list(profiles.values())
-        lists = await self._ranker.rank(known)
+        # As of the record, not of the wall clock: the same log gives the same lists.
+        lists = await self._ranker.rank(known, [touches[profile.user].recorded for profile in known])
         ranked = now_ms()
         return [
             Output(

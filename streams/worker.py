@@ -24,7 +24,10 @@ from penchant.profile.items import Items
 from penchant.profile.places import Entities, Places
 from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profiles
+from penchant.profile.ranking.features import BEHAVIOUR, content_names
+from penchant.profile.ranking.priors import pinned_weights, prior_weights
 from penchant.profile.ranking.recommend import Ranker
+from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.rows import Rows
 from penchant.profile.state import Limits
 from penchant.profile.store.base import Store
@@ -84,7 +87,11 @@ class Parts(Struct, frozen=True, kw_only=True):
 
 
 def build_parts(settings: Settings) -> Parts:
-    """The parts that the settings ask for, not yet opened."""
+    """The parts that the settings ask for, not yet opened.
+
+    Raises:
+        ConfigurationError: a weight is pinned of a feature that there is not.
+    """
     store = open_store(settings)
     encoders = encoder_space()
     space = space_of(
@@ -105,11 +112,16 @@ def build_parts(settings: Settings) -> Parts:
     vectors = ItemVectors(items, capacity=profile.cached_items, ttl_s=profile.item_cache_s)
     graph = Graph(store, settings.prefixed("triples"))
     entities = Entities(store, settings.prefixed("entities"))
+    rows = Rows(store, settings.prefixed("affinity"))
+    features = (*content_names(part.name for part in space.slices), *BEHAVIOUR)
     ranker = Ranker(
         items,
+        rows,
         vectors,
         identity,
-        horizons,
+        horizons=horizons,
+        weights=pinned_weights(prior_weights(features), settings.recommend.weights, settings.recommend.returning),
+        calibration=Calibration(),
         count=settings.recommend.count,
         candidates=settings.recommend.candidates,
         relevance_share=settings.recommend.relevance,
@@ -123,7 +135,7 @@ def build_parts(settings: Settings) -> Parts:
         horizons=horizons,
         items=items,
         profiles=Profiles(store, settings.prefixed("profiles"), space, identity, limits),
-        rows=Rows(store, settings.prefixed("affinity")),
+        rows=rows,
         graph=graph,
         entities=entities,
         places=Places(items, entities, graph),

@@ -95,7 +95,12 @@ def test_variables_of_tests_and_of_open_mappings_are_let_through(monkeypatch):
     """Tests have a prefix of their own; options and weights have keys that no list knows."""
     monkeypatch.setenv("PENCHANT_TEST_QDRANT_URL", "http://127.0.0.1:6333")
     monkeypatch.setenv("PENCHANT_PROFILE__WEIGHTS__view", "0.25")
-    assert load_settings().profile.weights == {"view": 0.25}
+    monkeypatch.setenv("PENCHANT_RECOMMEND__WEIGHTS__text_long", "0.4")
+    monkeypatch.setenv("PENCHANT_RECOMMEND__RETURNING", '{"popularity_30d": 0.1}')
+    settings = load_settings()
+    assert settings.profile.weights == {"view": 0.25}
+    assert settings.recommend.weights == {"text_long": 0.4}
+    assert settings.recommend.returning == {"popularity_30d": 0.1}
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ The figures were learned on the first half of MovieLens' small set of ratings (s
 they say of text and of the graph is said of every slice, for nothing better is known of pictures and sounds.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 
+from penchant.errors import ConfigurationError
 from penchant.profile.ranking.weights import Weights
 
-__all__ = ["prior_weights"]
+__all__ = ["pinned_weights", "prior_weights"]
 
 BASE: Mapping[str, float] = {
     "transitions": 0.2,
@@ -32,3 +34,25 @@ def prior_weights(names: Iterable[str]) -> Weights:
     base = {name: weight(name, BASE, SLICE_BASE) for name in features}
     returning = {name: weight(name, RETURNING, SLICE_RETURNING) for name in features}
     return Weights.of(base, returning, features)
+
+
+def pinned_weights(weights: Weights, base: Mapping[str, float], returning: Mapping[str, float]) -> Weights:
+    """Weights with some of them as settings want them, by name.
+
+    Args:
+        weights: of all features.
+        base: weights that always count.
+        returning: weights that count by absence.
+
+    Raises:
+        ConfigurationError: a name is no feature's.
+    """
+    for section, pinned in (("weights", base), ("returning", returning)):
+        for name in pinned:
+            if name not in weights.names:
+                near = difflib.get_close_matches(name, weights.names, 1)
+                hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(weights.names)}."
+                raise ConfigurationError(f"recommend.{section}: no feature is named {name!r}", hint=hint)
+    own = dict(zip(weights.names, weights.base.tolist(), strict=True)) | dict(base)
+    shifts = dict(zip(weights.names, weights.returning.tolist(), strict=True)) | dict(returning)
+    return Weights.of(own, shifts, weights.names)

@@ -1,23 +1,42 @@
-"""Recommendations for many users at once: candidates by content, diversity, and what speaks for each item."""
+"""Recommendations for many users at once: candidates, the linear ranker, diversity, and what speaks for each item."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from penchant.profile.affinity import positives
 from penchant.profile.cache import Content, ItemVectors
 from penchant.profile.identity import Identity
-from penchant.profile.interest import Horizons, interest_views, signal_parts
-from penchant.profile.items import Candidate, Items
+from penchant.profile.interest import Horizons
+from penchant.profile.items import Items
 from penchant.profile.profiles import Profile
+from penchant.profile.ranking.behaviour import age, log_popularity, transition_terms
+from penchant.profile.ranking.candidates import Candidates, Finder
 from penchant.profile.ranking.diversity import mmr
+from penchant.profile.ranking.explanation import content_parts, transition_parts
+from penchant.profile.ranking.features import (
+    BEHAVIOUR,
+    Past,
+    content_features,
+    content_names,
+    counted,
+    deviations,
+    past_of,
+    standardised,
+)
+from penchant.profile.ranking.weights import Weights
+from penchant.profile.ranking.whitening import Calibration
+from penchant.profile.rows import Rows
 from penchant.profile.signals import Signal
-from penchant.profile.store.base import SearchFilter
+from penchant.profile.store.base import SparseVector
 
 __all__ = ["RankedItem", "Ranker", "Reason"]
 
-REACH = (1, 8, 64)  # times `candidates`: how far out to look for items that a user has not met
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
 
 
 class Reason(Struct, frozen=True):
@@ -28,7 +47,7 @@ class Reason(Struct, frozen=True):
 
 
 class RankedItem(Struct, frozen=True, kw_only=True):
-    """A recommended item. `parts` by slice sum to `score`, the cosine of the item and the user's interest."""
+    """A recommended item. `parts` by feature sum to `score`."""
 
     item_id: str
     score: float
@@ -36,16 +55,59 @@ class RankedItem(Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
 
 
+class Known(Struct, frozen=True, kw_only=True, eq=False):
+    """What the rows say of the candidates of a batch.
+
+    Attributes:
+        figures: by item, as `Rows.figures` gives them.
+        after: by item, as `Rows.after` gives it.
+    """
+
+    figures: Mapping[str, Floats]
+    after: Mapping[str, SparseVector]
+
+
+class Request(Struct, frozen=True, kw_only=True, eq=False):
+    """One user's n candidates, as they are scored and explained: everything of one reading of items and rows.
+
+    Attributes:
+        items: the candidates.
+        vectors: their content, shape (n, d).
+        features: shape (F, n).
+        past: of the user.
+        counted: the signals that it is made of.
+        memory: by slice, vectors of their items.
+        targets: by slice, vectors of the candidates.
+        liked: by item, the user's newest positive signal.
+        recent: the items that transitions start from.
+        terms: what each of those adds to the feature of transitions, shape (r, n).
+    """
+
+    items: Sequence[str]
+    vectors: Vectors
+    features: Vectors
+    past: Past
+    counted: Sequence[Signal]
+    memory: Mapping[str, Vectors]
+    targets: Mapping[str, Vectors]
+    liked: Mapping[str, Signal]
+    recent: Sequence[str]
+    terms: Floats
+
+
 class Ranker:
     """Makes lists.
 
     Args:
         items: to choose from.
-        vectors: reads their content.
+        rows: of the items.
+        vectors: reads the items' content.
         identity: tells a user's own items.
-        horizons: as the profiles' views were made with.
+        horizons: half-lives.
+        weights: of the features, by name.
+        calibration: of the slices.
         count: length of a list.
-        candidates: nearest items that a list is chosen from.
+        candidates: items of each source that a list is chosen from.
         relevance_share: lambda of maximal marginal relevance.
         reasons: past events named per item.
     """
@@ -53,105 +115,121 @@ class Ranker:
     def __init__(
         self,
         items: Items,
+        rows: Rows,
         vectors: ItemVectors,
         identity: Identity,
-        horizons: Horizons,
         *,
+        horizons: Horizons,
+        weights: Weights,
+        calibration: Calibration,
         count: int,
         candidates: int,
         relevance_share: float,
         reasons: int,
     ) -> None:
-        self._items = items
+        self._space = items.space
+        self._rows = rows
         self._vectors = vectors
-        self._identity = identity
         self._horizons = horizons
+        self._content = content_names(part.name for part in self._space.slices)
+        self._features = (*self._content, *BEHAVIOUR)
+        self._weights = weights.among(self._features)
+        self._calibration = calibration
+        self._finder = Finder(items, rows, identity, count=count, candidates=candidates)
         self._count = count
-        self._candidates = max(candidates, count)
         self._relevance_share = relevance_share
         self._reasons = reasons
 
-    async def rank(self, profiles: Sequence[Profile]) -> list[tuple[RankedItem, ...]]:
-        """A list for each profile, best first; empty for one without interests."""
-        interested = [profile for profile in profiles if profile.interest.any()]
-        unmet = await self._unmet(interested)
-        lists: dict[str, tuple[RankedItem, ...]] = {}
-        for profile in interested:
-            candidates = unmet[profile.user]
+    async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[tuple[RankedItem, ...]]:
+        """A list for each profile, best first, as of a moment each, epoch milliseconds."""
+        found = await self._finder.find(profiles, now_ms)
+        names = list({item_id for candidates in found for item_id in candidates.listed_at})
+        known = Known(
+            figures=dict(zip(names, await self._rows.figures(names), strict=True)),
+            after=await self._rows.after(list({item_id for candidates in found for item_id in candidates.following})),
+        )
+        lists = []
+        for profile, candidates, moment in zip(profiles, found, now_ms, strict=True):
             content = await self._vectors.gather(
-                [candidate.item_id for candidate in candidates] + [signal.item_id for signal in profile.state.signals]
+                [*candidates.listed_at, *(signal.item_id for signal in profile.state.signals)]
             )
-            lists[profile.user] = self._list(profile, candidates, content)
-        return [lists.get(profile.user, ()) for profile in profiles]
+            request = self._request(profile, candidates, content, known, moment)
+            lists.append(self._list(request, max(0, moment - profile.state.as_of)))
+            await asyncio.sleep(0)  # others work in this loop, and all this may have been in memory
+        return lists
 
-    async def _unmet(self, profiles: Sequence[Profile]) -> dict[str, Sequence[Candidate]]:
-        """For each profile the nearest items that its user has not met, best first.
-
-        A filter of items seen cannot be asked for its items, so those it holds are found and passed over. Where they
-        leave too few for a list, because the user has met most of what is near, the search goes further out.
-        """
-        unmet: dict[str, Sequence[Candidate]] = {}
-        short = profiles
-        for limit in (self._candidates * factor for factor in REACH):
-            if not short:
-                break
-            found = await self._items.search([(one.interest, self._filter(one)) for one in short], limit=limit)
-            for profile, candidates in zip(short, found, strict=True):
-                new = [candidate for candidate in candidates if candidate.item_id not in profile.state.seen]
-                unmet[profile.user] = new[: self._candidates]
-            short = [
-                profile
-                for profile, candidates in zip(short, found, strict=True)
-                if len(unmet[profile.user]) < self._count and len(candidates) == limit
-            ]
-        return unmet
-
-    def _filter(self, profile: Profile) -> SearchFilter:
-        """Lets pass what may be recommended to a user, less the items of the signals."""
-        return self._items.listed_filter(
-            author=self._identity.author(profile.user), without={signal.item_id for signal in profile.state.signals}
-        )
-
-    def _list(self, profile: Profile, candidates: Sequence[Candidate], content: Content) -> tuple[RankedItem, ...]:
-        present = [candidate.item_id for candidate in candidates if candidate.item_id in content.rows]
-        if not present:
+    def _list(self, request: Request | None, absence_ms: int) -> tuple[RankedItem, ...]:
+        if request is None:
             return ()
-        vectors = content.vectors[[content.rows[item_id] for item_id in present]]
-        # An item of the user's may have changed since the stored view was made. Scores and their reasons must be of
-        # one reading of the items, so the view is made anew from this one.
-        state = profile.state
-        views = interest_views([state.signals], [state.as_of], content.rows, content.vectors, self._horizons)
-        interest = views.interest[0]
-        relevance = vectors @ interest
-        chosen = mmr(relevance, vectors, count=self._count, relevance_share=self._relevance_share)
-        parts = self._items.space.parts(interest, vectors[chosen])
-        reasons = self._reasons_for(profile, content, vectors[chosen])
-        names = [part.name for part in self._items.space.slices]
-        return tuple(
-            RankedItem(
-                item_id=present[index],
-                score=float(relevance[index]),
-                parts={name: float(part) for name, part in zip(names, row, strict=True) if part},
-                reasons=why,
-            )
-            for index, row, why in zip(chosen, parts, reasons, strict=True)
+        weights = self._weights.at(absence_ms)
+        parts = weights[:, None] * standardised(request.features)
+        relevance = unit_range(parts.sum(axis=0))
+        chosen = mmr(relevance, request.vectors, count=self._count, relevance_share=self._relevance_share)
+        reasons = self._reasons_for(request, np.array(chosen), weights)
+        ranked = []
+        for index, why in zip(chosen, reasons, strict=True):
+            told = {name: float(part) for name, part in zip(self._features, parts[:, index], strict=True) if part}
+            item = RankedItem(item_id=request.items[index], score=sum(told.values()), parts=told, reasons=why)
+            ranked.append(item)
+        return tuple(ranked)
+
+    def _request(
+        self, profile: Profile, candidates: Candidates, content: Content, known: Known, now_ms: int
+    ) -> Request | None:
+        """What a list is made from; None where there is nothing to choose from."""
+        items = [item_id for item_id in candidates.listed_at if item_id in content.rows]
+        if not items:
+            return None
+        signals = profile.state.signals
+        met = list(dict.fromkeys(signal.item_id for signal in signals if signal.item_id in content.rows))
+        places = {item_id: place for place, item_id in enumerate(met)}
+        vectors = content.vectors[[content.rows[item_id] for item_id in items]]
+        memory = self._calibration.split(self._space, content.vectors[[content.rows[item_id] for item_id in met]])
+        targets = self._calibration.split(self._space, vectors)
+        past = past_of(signals, places)
+        figures = np.stack([known.figures[item_id] for item_id in items])
+        after = [known.after.get(item_id) if item_id in candidates.following else None for item_id in items]
+        terms = transition_terms(candidates.recent, candidates.masses, after, figures, now_ms=now_ms)
+        ages = age([candidates.listed_at[item_id] for item_id in items], now_ms)
+        behaviour = np.stack([terms.sum(axis=0), *log_popularity(figures, now_ms), ages]).astype(np.float32)
+        of_content = content_features([past], memory, targets, self._horizons)[:, 0]
+        return Request(
+            items=items,
+            vectors=vectors,
+            features=np.concatenate([of_content, behaviour]),
+            past=past,
+            counted=counted(signals, places),
+            memory=memory,
+            targets=targets,
+            liked={signal.item_id: signal for signal in positives(signals)},
+            recent=[item_id for item_id, _ in candidates.recent],
+            terms=terms,
         )
 
-    def _reasons_for(
-        self, profile: Profile, content: Content, targets: NDArray[np.float32]
-    ) -> list[tuple[Reason, ...]]:
-        """For each target the signals that account for most of its score."""
-        signals = profile.state.signals
-        parts = signal_parts(
-            signals,
-            profile.state.as_of,
-            content.rows,
-            content.vectors,
-            horizons=self._horizons,
-            targets=targets,
+    def _reasons_for(self, request: Request, chosen: NDArray[np.int64], weights: Floats) -> list[tuple[Reason, ...]]:
+        """For each chosen candidate the signals that account for most of its score."""
+        spread = deviations(request.features).astype(np.float64)
+        scales = np.divide(weights, spread, out=np.zeros_like(weights), where=spread > 0)
+        signals = list(dict.fromkeys((*request.counted, *(request.liked[item_id] for item_id in request.recent))))
+        places = {signal: place for place, signal in enumerate(signals)}
+        parts = np.zeros((len(chosen), len(signals)))
+        of_content = scales[: len(self._content)]
+        parts[:, : len(request.counted)] = content_parts(
+            request.past, request.memory, request.targets, chosen, scales=of_content, horizons=self._horizons
         )
+        scale = scales[self._features.index("transitions")]
+        recent = [places[request.liked[item_id]] for item_id in request.recent]
+        parts[:, recent] += transition_parts(request.terms, chosen, scale)
         loudest = np.argsort(-parts, axis=1, kind="stable")[:, : self._reasons]
         return [
             tuple(Reason(signals[index], float(row[index])) for index in best if row[index] > 0)
             for row, best in zip(parts, loudest, strict=True)
         ]
+
+
+def unit_range(scores: Floats) -> Vectors:
+    """Scores from 0, the least, to 1, the largest: what similarities are weighed against. All alike are all 0."""
+    above = scores - scores.min()
+    largest = above.max()
+    shares: Vectors = (above / largest if largest > 0 else above).astype(np.float32)
+    return shares

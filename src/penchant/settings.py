@@ -39,6 +39,10 @@ __all__ = [
 PREFIX = "PENCHANT_"
 CONFIG_VARIABLE = "PENCHANT_CONFIG"
 TEST_PREFIX = "PENCHANT_TEST_"
+# Settings that are mappings themselves: what follows their names is a key of them.
+MAPPINGS = frozenset(
+    f"{PREFIX}{name}" for name in ("KAFKA__OPTIONS", "PROFILE__WEIGHTS", "RECOMMEND__WEIGHTS", "RECOMMEND__RETURNING")
+)
 DEFAULT_FILE = Path("penchant.toml")
 # The file that `load_settings` was told, on its way to the sources, which pydantic builds by itself.
 NAMED_FILE: ContextVar[Path | None] = ContextVar("named_file", default=None)
@@ -130,12 +134,21 @@ class RecommendSettings(Section):
     """What is published for a user, and how often."""
 
     count: int = Field(default=10, ge=1, le=100, description="items of a list")
-    candidates: int = Field(default=50, ge=1, le=1_000, description="items that a list is chosen from")
+    candidates: int = Field(
+        default=50,
+        ge=1,
+        le=1_000,
+        description="items that a list is chosen from: so many near ones, following ones and trending ones",
+    )
     interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0, description="at most one list per user in this time"
     )
     relevance: Share = Field(default=0.8, description="lambda of maximal marginal relevance; 1: no diversity")
     reasons: int = Field(default=3, ge=0, le=16, description="past events named per recommended item")
+    weights: dict[str, Finite] = Field(default={}, description="pins weights of the ranking's features, by name")
+    returning: dict[str, Finite] = Field(
+        default={}, description="likewise what is added to a weight for users who were away, half of it after 8 h"
+    )
 
 
 class EncoderSettings(Section):
@@ -262,7 +275,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
         if not name.startswith(PREFIX) or name.startswith(TEST_PREFIX) or name in known:
             continue
         mappings = (variable for variable in known if name.startswith(f"{variable}__"))
-        if any(variable in {"PENCHANT_KAFKA__OPTIONS", "PENCHANT_PROFILE__WEIGHTS"} for variable in mappings):
+        if any(variable in MAPPINGS for variable in mappings):
             continue
         near = difflib.get_close_matches(name, sorted(known), 1)
         hint = f"Did you mean {near[0]}?" if near else "`penchant settings` shows every key."

@@ -26,7 +26,11 @@ from penchant.profile.interest import Horizons
 from penchant.profile.items import Item, Items
 from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profile, Profiles
+from penchant.profile.ranking.features import content_names
+from penchant.profile.ranking.priors import prior_weights
 from penchant.profile.ranking.recommend import Ranker
+from penchant.profile.ranking.whitening import Calibration
+from penchant.profile.rows import Rows
 from penchant.profile.state import Limits
 from penchant.profile.store.base import Store
 from penchant.profile.store.edge import EdgeStore
@@ -89,10 +93,11 @@ class Shelf:
         self.store = store
         self.items = Items(store, "items", SPACE)
         self.profiles = Profiles(store, "profiles", SPACE, IDENTITY, LIMITS)
+        self.rows = Rows(store, "affinity")
 
     async def open(self) -> "Shelf":
         """Opens the collections."""
-        await self.store.open([self.items.layout, self.profiles.layout])
+        await self.store.open([self.items.layout, self.profiles.layout, self.rows.layout])
         return self
 
     async def put_items(self, *item_ids: str) -> None:
@@ -113,7 +118,19 @@ class Shelf:
         """An interest lane's handler with memories of its own."""
         vectors = ItemVectors(self.items, capacity=100, ttl_s=1_000)
         updater = ProfileUpdater(self.profiles, vectors, HORIZONS, LIMITS, capacity=100)
-        ranker = Ranker(self.items, vectors, IDENTITY, HORIZONS, count=3, candidates=8, relevance_share=0.8, reasons=1)
+        ranker = Ranker(
+            self.items,
+            self.rows,
+            vectors,
+            IDENTITY,
+            horizons=HORIZONS,
+            weights=prior_weights(content_names(part.name for part in SPACE.slices)),
+            calibration=Calibration(),
+            count=3,
+            candidates=8,
+            relevance_share=0.8,
+            reasons=1,
+        )
         return InterestHandler(settings, Reader(IDENTITY, settings.profile), updater, vectors, ranker)
 
     async def stored(self) -> dict[str, Profile]:

@@ -16,7 +16,11 @@ from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Item, Items
 from penchant.profile.profiles import Profiles
+from penchant.profile.ranking.features import content_names
 from penchant.profile.ranking.recommend import Ranker
+from penchant.profile.ranking.weights import Weights
+from penchant.profile.ranking.whitening import Calibration
+from penchant.profile.rows import Rows
 from penchant.profile.signals import Action, Signal
 from penchant.profile.state import Limits
 from penchant.profile.store.base import StoreUnavailable
@@ -40,8 +44,19 @@ class Parts:
         self.items = Items(store, "items", SPACE)
         self.profiles = Profiles(store, "profiles", SPACE, identity, limits)
         vectors = ItemVectors(self.items, capacity=99, ttl_s=9)
+        self.rows = Rows(store, "affinity")
         self.ranker = Ranker(
-            self.items, vectors, identity, horizons, count=3, candidates=9, relevance_share=0.8, reasons=2
+            self.items,
+            self.rows,
+            vectors,
+            identity,
+            horizons=horizons,
+            weights=Weights.of({"text_long": 0.5, "image_long": 0.5}, {}, content_names(["text", "image"])),
+            calibration=Calibration(),
+            count=3,
+            candidates=9,
+            relevance_share=0.8,
+            reasons=2,
         )
         self.updater = ProfileUpdater(self.profiles, vectors, horizons, limits, capacity=99)
         self.ready = {"interest": True}
@@ -58,7 +73,7 @@ async def parts(tmp_path):
     """A store with items, and users who each like one of them."""
     store = EdgeStore(tmp_path / "store")
     parts = Parts(store)
-    await store.open([parts.items.layout, parts.profiles.layout])
+    await store.open([parts.items.layout, parts.profiles.layout, parts.rows.layout])
     generator = np.random.default_rng(1)
     made = []
     for number in range(8):

@@ -3,46 +3,142 @@
 import numpy as np
 import pytest
 
+from penchant.profile.ranking.features import BEHAVIOUR, content_names
+from penchant.profile.ranking.priors import prior_weights
 from penchant.profile.ranking.recommend import Ranker
-from penchant.profile.signals import Action, Signal
-from penchant.profile.updater import ProfileUpdater
+from penchant.profile.ranking.weights import Weights
+from penchant.profile.ranking.whitening import Calibration, whitening_of
+from penchant.profile.signals import Action
 
 NOW = 1_750_000_000_000
+HOUR_MS = 3_600_000
+FEATURES = (*content_names(["text", "image"]), *BEHAVIOUR)
+OF_USERS = {*content_names(["text", "image"]), "transitions"}
 
 
 @pytest.fixture
-def ranker(items, vectors, identity, horizons):
-    """Makes lists of four from eight candidates."""
-    return Ranker(items, vectors, identity, horizons, count=4, candidates=8, relevance_share=0.8, reasons=2)
+def make_ranker(items, rows, vectors, identity, horizons):
+    """Rankers that make lists of four from eight candidates a source."""
 
-
-@pytest.fixture
-def profile_of(profiles, vectors, horizons, limits):
-    """A user's profile after signals on items."""
-
-    async def make(user, *item_ids, action=Action.LIKE, weight=2.0):
-        updater = ProfileUpdater(profiles, vectors, horizons, limits, capacity=10)
-        signals = [
-            Signal(NOW + place, f"{user}-{place}", item_id, action, weight) for place, item_id in enumerate(item_ids)
-        ]
-        await updater.apply({user: signals})
-        return (await updater.read([user]))[user]
+    def make(weights=prior_weights(FEATURES), calibration=Calibration(), **changes):  # noqa: B008  both are frozen
+        sizes = {"count": 4, "candidates": 8, "relevance_share": 0.8, "reasons": 2, **changes}
+        return Ranker(
+            items, rows, vectors, identity, horizons=horizons, weights=weights, calibration=calibration, **sizes
+        )
 
     return make
 
 
-async def test_a_score_is_the_sum_of_its_parts_and_is_explained(ranker, profile_of, catalogue):
-    """Parts by slice sum to the score, and so do what all the user's signals say for the item."""
-    made = await catalogue(*(f"i{number}" for number in range(30)))
-    profile = await profile_of("ada", "i0", "i1", "i2")
-    [ranked] = await ranker.rank([profile])
+@pytest.fixture
+def ranker(make_ranker):
+    """One with the weights that ranking starts from."""
+    return make_ranker()
+
+
+async def test_a_score_is_the_sum_of_its_parts_and_is_explained(make_ranker, profile_of, catalogue, liked):
+    """Parts by feature sum to the score exactly, and what depends on the user is the sum over all their signals."""
+    await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0", "i1", "i2", "i1", "unknown")
+    await liked("i7", "i1", "i0", times=3)
+    await liked("i8", "unknown")
+    await liked("i9", times=7)
+    [ranked] = await make_ranker(reasons=99).rank([profile], [NOW + HOUR_MS])
     assert len(ranked) == 4
+    assert any("transitions" in item.parts for item in ranked)
     for item in ranked:
-        assert item.score == pytest.approx(float(made[item.item_id] @ profile.interest), abs=1e-6)
-        assert sum(item.parts.values()) == pytest.approx(item.score, abs=1e-6)
-        assert [reason.part for reason in item.reasons] == sorted((one.part for one in item.reasons), reverse=True)
+        assert item.score == sum(item.parts.values())
+        assert item.parts.keys() <= set(FEATURES)
+        assert 0 not in item.parts.values()
+        parts = [reason.part for reason in item.reasons]
+        assert parts == sorted(parts, reverse=True)
         assert all(reason.part > 0 and reason.signal in profile.state.signals for reason in item.reasons)
-        assert len(item.reasons) <= 2
+        of_user = sum(part for name, part in item.parts.items() if name in OF_USERS)
+        if len(parts) == len(profile.state.signals):  # none of them speaks against it
+            assert sum(parts) == pytest.approx(of_user, abs=1e-4)
+        else:
+            assert sum(parts) >= of_user - 1e-4
+    assert any(reason.signal.item_id == "i1" for item in ranked for reason in item.reasons)
+
+
+async def test_a_list_names_no_more_reasons_than_asked_for(make_ranker, profile_of, catalogue):
+    """The loudest ones; none where none are wanted."""
+    await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0", "i1", "i2", "i3")
+    all_of_them, two, none = [(await make_ranker(reasons=reasons).rank([profile], [NOW]))[0] for reasons in (99, 2, 0)]
+    for full, short, bare in zip(all_of_them, two, none, strict=True):
+        assert short.reasons == full.reasons[:2]
+        assert bare.reasons == ()
+
+
+async def test_weights_say_what_counts(make_ranker, profile_of, catalogue, liked):
+    """With a weight on one feature alone, that one orders the list and is the whole score."""
+    made = await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0")
+    await liked("i20", times=20)
+    await liked("i21", "i0", times=3)
+    for feature, first in (("popularity", "i20"), ("transitions", "i21")):
+        [ranked] = await make_ranker(Weights.of({feature: 1.0}, {}, FEATURES), relevance_share=1).rank([profile], [NOW])
+        assert ranked[0].item_id == first
+        assert ranked[0].parts.keys() == {feature}
+    text = slice(0, 4)  # the space's first components
+    cosines = {
+        one: float(vector[text] @ made["i0"][text]) / float((vector[text] @ vector[text]) ** 0.5)
+        for one, vector in made.items()
+        if one != "i0"
+    }
+    wide = make_ranker(Weights.of({"text_long": 1.0}, {}, FEATURES), relevance_share=1, candidates=40)
+    [ranked] = await wide.rank([profile], [NOW])
+    assert [item.item_id for item in ranked] == sorted(cosines, key=cosines.get, reverse=True)[:4]
+
+
+async def test_who_returns_is_ranked_by_other_weights(make_ranker, profile_of, catalogue, liked):
+    """The longer the absence, the more the weights that count by it; none of them in the middle of a sitting."""
+    await catalogue(*(f"i{number}" for number in range(30)))
+    await liked("i20", times=20)
+    profile = await profile_of("ada", "i0")
+    ranker = make_ranker(Weights.of({}, {"popularity": 1.0}, FEATURES))
+    [[here], [back], [long_gone]] = [
+        (await ranker.rank([profile], [NOW + hours * HOUR_MS]))[0][:1] for hours in (0, 8, 800)
+    ]
+    assert here.parts == {}
+    assert back.item_id == long_gone.item_id == "i20"
+    assert long_gone.score == pytest.approx(2 * back.score * 100 / 101, rel=1e-3)
+
+
+async def test_slices_are_compared_as_they_are_calibrated(make_ranker, profile_of, catalogue):
+    """A whitening changes the parts of content, and the reasons with them."""
+    made = await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0")
+    texts = [vector[:4] / (vector[:4] @ vector[:4]) ** 0.5 for vector in made.values()]
+    whitening = whitening_of(np.array(texts, np.float32))
+    plain, whitened = [
+        (await make_ranker(calibration=one, candidates=40).rank([profile], [NOW]))[0]
+        for one in (Calibration(), Calibration({"text": whitening}))
+    ]
+    assert plain != whitened
+    for item in whitened:
+        told = sum(part for name, part in item.parts.items() if name in OF_USERS)
+        assert told == pytest.approx(sum(reason.part for reason in item.reasons), abs=1e-4) or not item.reasons
+
+
+async def test_strangers_are_shown_what_trends_and_leave_it_smoothly(ranker, profiles, profile_of, catalogue, liked):
+    """Nothing is known of a user: the popular ones. With a first signal, what is near to it is among the candidates."""
+    await catalogue(*(f"i{number}" for number in range(30)))
+    for number in range(20, 26):
+        await liked(f"i{number}", times=number)
+    nobody = profiles.empty("nobody")
+    [shown] = await ranker.rank([nobody], [NOW])
+    assert len(shown) == 4
+    assert {item.item_id for item in shown} <= {f"i{number}" for number in range(20, 26)}
+    assert all(item.parts.keys() <= set(BEHAVIOUR) and not item.reasons for item in shown)
+    [ranked] = await ranker.rank([await profile_of("ada", "i0")], [NOW])
+    assert any(item.reasons for item in ranked)
+
+
+async def test_where_nothing_is_known_of_anything_there_is_nothing_to_show(ranker, profiles, catalogue):
+    """No signals, no rows: an empty list."""
+    await catalogue("i0", "i1")
+    assert await ranker.rank([profiles.empty("nobody")], [NOW]) == [()]
 
 
 async def test_scores_and_reasons_are_of_one_reading_of_the_items(ranker, profile_of, catalogue):
@@ -50,11 +146,12 @@ async def test_scores_and_reasons_are_of_one_reading_of_the_items(ranker, profil
     await catalogue("i0", *(f"i{number}" for number in range(2, 30)))
     profile = await profile_of("ada", "i0", "i1")
     await catalogue("i1", seed=1)
-    [ranked] = await ranker.rank([profile])
+    [ranked] = await ranker.rank([profile], [NOW])
     assert any(reason.signal.item_id == "i1" for item in ranked for reason in item.reasons)
     for item in ranked:
-        if len(item.reasons) == 2:  # both of the user's signals: together they are the whole score
-            assert sum(reason.part for reason in item.reasons) == pytest.approx(item.score, abs=1e-6)
+        if len(item.reasons) == 2:  # both of the user's signals: together they are all that depends on the user
+            of_user = sum(part for name, part in item.parts.items() if name in OF_USERS)
+            assert sum(reason.part for reason in item.reasons) == pytest.approx(of_user, abs=1e-4)
 
 
 async def test_what_the_set_has_forgotten_is_not_recommended_again(ranker, profile_of, catalogue, limits):
@@ -63,7 +160,7 @@ async def test_what_the_set_has_forgotten_is_not_recommended_again(ranker, profi
     met = [f"i{number}" for number in range(50)]
     profile = await profile_of("ada", *met)
     assert len(profile.state.signals) == limits.strong
-    [ranked] = await ranker.rank([profile])
+    [ranked] = await ranker.rank([profile], [NOW])
     assert not {item.item_id for item in ranked} & set(met)
     assert len(ranked) == 4
 
@@ -73,29 +170,32 @@ async def test_who_has_met_everything_gets_what_is_left(ranker, profile_of, cata
     await catalogue(*(f"i{number}" for number in range(20)))
     most = await profile_of("ada", *(f"i{number}" for number in range(18)))
     everything = await profile_of("bob", *(f"i{number}" for number in range(20)))
-    lists = await ranker.rank([most, everything])
+    lists = await ranker.rank([most, everything], [NOW, NOW])
     assert {item.item_id for item in lists[0]} <= {"i18", "i19"}
     assert lists[1] == ()
 
 
-async def test_lists_come_in_the_order_of_the_profiles(ranker, profile_of, catalogue, profiles, identity):
-    """Each profile gets its own list, also where some have no interests at all."""
+async def test_lists_come_in_the_order_of_the_profiles(ranker, profile_of, catalogue, profiles, liked):
+    """Each profile gets its own list, as of its own moment, also where some have no interests at all."""
     await catalogue(*(f"i{number}" for number in range(30)))
-    await catalogue("own", author=identity.author("ada"))
+    await liked("i9", "i1", times=9)
+    await liked("i5", "i2", times=2)
     ada, bob = await profile_of("ada", "i1"), await profile_of("bob", "i2", "i3")
     nobody = profiles.empty("nobody")
-    together = await ranker.rank([nobody, ada, bob])
-    alone = [(await ranker.rank([one]))[0] for one in (nobody, ada, bob)]
+    moments = [NOW, NOW + HOUR_MS, NOW + 9 * HOUR_MS]
+    together = await ranker.rank([nobody, ada, bob], moments)
+    alone = [(await ranker.rank([one], [moment]))[0] for one, moment in zip((nobody, ada, bob), moments, strict=True)]
     assert together == alone
-    assert together[0] == ()
-    assert "own" not in {item.item_id for item in together[1]}
-    assert await ranker.rank([]) == []
+    assert {item.item_id for item in together[0]} == {"i9", "i5"}
+    assert await ranker.rank([], []) == []
 
 
-async def test_who_only_dislikes_is_shown_the_opposite(ranker, profile_of, catalogue):
-    """An interest may point away from what a user has rejected, and no signal speaks for what is like it."""
+async def test_who_only_dislikes_is_shown_the_opposite(make_ranker, profile_of, catalogue):
+    """An interest may point away from what a user has rejected, and a signal speaks for what is unlike it."""
     made = await catalogue(*(f"i{number}" for number in range(30)))
     profile = await profile_of("ada", "i0", action=Action.HIDE, weight=-3.0)
-    [ranked] = await ranker.rank([profile])
-    np.testing.assert_allclose(profile.interest, -made["i0"], atol=1e-6)
-    assert all(item.score >= -1 and item.item_id != "i0" for item in ranked)
+    [ranked] = await make_ranker(relevance_share=1, candidates=40).rank([profile], [NOW])
+    assert all(item.item_id != "i0" for item in ranked)
+    others = [float(made[one] @ made["i0"]) for one in made if one != "i0"]
+    assert max(float(made[item.item_id] @ made["i0"]) for item in ranked) < sorted(others)[len(others) // 2]
+    assert {reason.signal.item_id for reason in ranked[0].reasons} == {"i0"}

@@ -1,0 +1,97 @@
+"""Features of behaviour: what users do, whatever the items contain.
+
+They are computed from what the rows answer in bulk (see `penchant.profile.rows`), and are those of
+`penchant.profile.affinity`: the same scores, without unpacking a row.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penchant.profile.affinity import (
+    LANDMARK_MS,
+    POPULARITY_HALF_LIVES_MS,
+    ROW_HALF_LIFE_MS,
+    Weighted,
+    growth,
+    item_key,
+    row_measure,
+)
+from penchant.profile.rows import AS_OF, COUNT, MASS, engine_keys
+from penchant.profile.store.base import SparseVector
+
+__all__ = ["age", "log_popularity", "transition_terms"]
+
+Floats = NDArray[np.float64]
+
+DAY_MS = 86_400_000
+
+
+def log_popularity(figures: Floats, now_ms: int) -> Floats:
+    """ln(1 + how often items were liked), by `POPULARITY_HALF_LIVES_MS` and in all, as of a moment.
+
+    Args:
+        figures: of n items, as `Rows.figures` gives them.
+        now_ms: epoch milliseconds.
+
+    Returns:
+        Shape (3, n).
+    """
+    weights = [growth(now_ms, half_life_ms) for half_life_ms in POPULARITY_HALF_LIVES_MS]
+    counts: Floats = np.exp2(figures[:, : COUNT + 1] - np.log2([*weights, 1.0]))
+    found: Floats = np.log1p(counts).T
+    return found
+
+
+def age(listed_at: Sequence[int], now_ms: int) -> Floats:
+    """ln(1 + days since items were listed as they are), shape (n,); epoch milliseconds."""
+    days: Floats = np.maximum(now_ms - np.array(listed_at, float), 0) / DAY_MS
+    return np.log1p(days)
+
+
+def transition_terms(
+    recent: Sequence[Weighted],
+    masses: Mapping[str, float],
+    after: Sequence[SparseVector | None],
+    figures: Floats,
+    *,
+    now_ms: int,
+) -> Floats:
+    """What each of a user's recent items adds to `penchant.profile.affinity.transition_scores` of candidates.
+
+    Args:
+        recent: r distinct items with their weights.
+        masses: `Row.mass` of those; 0 where they are left out.
+        after: of the candidates, as `Rows.after` gives it; None counts as empty.
+        figures: of the candidates, as `Rows.figures` gives them, shape (n, ...).
+        now_ms: epoch milliseconds.
+
+    Returns:
+        Shape (r, n). Two recent items that share an engine's key each add what both together do, by their weights.
+    """
+    terms = np.zeros((len(recent), len(after)))
+    told = [place for place, vector in enumerate(after) if vector is not None]
+    if not recent or not told:
+        return terms
+    weights = np.array(
+        [weight / row_measure(masses.get(item_id, 0.0), now_ms) for item_id, weight in recent], np.float64
+    )
+    keys = engine_keys(np.array([item_key(item_id) for item_id, _ in recent], np.uint64))
+    known, places = np.unique(keys, return_inverse=True)
+    vectors = [vector for vector in after if vector is not None]
+    indices = np.concatenate([vector.indices for vector in vectors])
+    columns = np.repeat(told, [len(vector.indices) for vector in vectors])
+    found = np.minimum(np.searchsorted(known, indices), len(known) - 1)
+    met = known[found] == indices
+    sums = np.zeros((len(known), len(after)))
+    sums[found[met], columns[met]] = np.concatenate([vector.values for vector in vectors])[met]
+    terms[:, told] = weights[:, None] * sums[places][:, told] * remeasured(figures[told], now_ms)
+    return terms
+
+
+def remeasured(figures: Floats, now_ms: int) -> Floats:
+    """Turns what `Rows.after` is measured by, as of each row's newest event, into what it is as of now: shape (n,)."""
+    then = row_measure(np.exp2(figures[:, MASS] - figures[:, AS_OF]), LANDMARK_MS)  # a mass as of its own time
+    factors: Floats = then / (growth(now_ms, ROW_HALF_LIFE_MS) * row_measure(np.exp2(figures[:, MASS]), now_ms))
+    return factors

@@ -1,0 +1,177 @@
+"""Candidates: which items a user's list is chosen from, before any of them is scored.
+
+They come from three sources, each asked for so many: the nearest by content, those that follow best on what the user
+has liked, and those that trend. Whatever its source, a candidate may be recommended to this user: it is listed, is not
+the user's own, and the user has not met it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice, zip_longest
+
+import numpy as np
+from msgspec import Struct
+
+from penchant.profile.affinity import POPULARITY_HALF_LIVES_MS, Weighted, positives, recent_items
+from penchant.profile.identity import Identity, item_point
+from penchant.profile.items import Candidate, Items
+from penchant.profile.profiles import Profile
+from penchant.profile.rows import MASS, Rows
+from penchant.profile.store.base import SearchFilter
+
+__all__ = ["Candidates", "Finder"]
+
+REACH = (1, 8, 64)  # times `candidates`: how far out to look for items that a user has not met
+TRENDING = 8  # times `candidates`: how many trending items are remembered, for users who have met the first of them
+TRENDING_S = 5.0  # how long they are
+
+
+class Candidates(Struct, frozen=True, kw_only=True):
+    """A user's candidates, and what was learned on the way to them.
+
+    Attributes:
+        listed_at: by item, its version's time, epoch milliseconds: the nearest, then following, then trending ones.
+        following: those among them that follow on what the user has liked.
+        recent: what that is: items with their weights, as `recent_items` gives them.
+        masses: `Row.mass` of those.
+    """
+
+    listed_at: Mapping[str, int]
+    following: frozenset[str]
+    recent: Sequence[Weighted]
+    masses: Mapping[str, float]
+
+
+class Finder:
+    """Finds candidates.
+
+    Args:
+        items: to choose from.
+        rows: of the items.
+        identity: tells a user's own items.
+        count: least that a list needs.
+        candidates: of each source.
+        clock: seconds; monotonic.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        rows: Rows,
+        identity: Identity,
+        *,
+        count: int,
+        candidates: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._items = items
+        self._rows = rows
+        self._identity = identity
+        self._count = count
+        self._candidates = max(candidates, count)
+        self._clock = clock
+        self._trends: tuple[str, ...] = ()
+        self._until = -np.inf
+
+    async def find(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Candidates]:
+        """The candidates of each profile's user, as of a moment each, epoch milliseconds."""
+        if not profiles:
+            return []
+        recent = [recent_items(positives(profile.state.signals)) for profile in profiles]
+        masses = await self._masses(recent)
+        near = await self._near([profile for profile in profiles if profile.interest.any()])
+        following = await self._following(profiles, recent, masses, now_ms)
+        trends = await self._trending()
+        others = [
+            (*followers, *islice(unmet(trends, profile), self._candidates))
+            for profile, followers in zip(profiles, following, strict=True)
+        ]
+        # The rows know nothing of whether an item may be recommended, and to whom.
+        listed = await self._items.listed({item_id for found in others for item_id in found})
+        candidates = []
+        for profile, followers, found, mine in zip(profiles, following, others, recent, strict=True):
+            author = self._identity.author(profile.user)
+            listed_at = {one.item_id: one.at for one in near.get(profile.user, ())}
+            listed_at |= {one: listed[one].at for one in found if one in listed and listed[one].author != author}
+            candidates.append(
+                Candidates(
+                    listed_at=listed_at,
+                    following=frozenset(followers) & listed_at.keys(),
+                    recent=mine,
+                    masses={item_id: masses[item_id] for item_id, _ in mine},
+                )
+            )
+        return candidates
+
+    async def _masses(self, recent: Iterable[Sequence[Weighted]]) -> dict[str, float]:
+        """`Row.mass` of all items that users liked lately."""
+        names = list({item_id for items in recent for item_id, _ in items})
+        figures = await self._rows.figures(names)
+        return dict(zip(names, np.exp2(figures[:, MASS]).tolist(), strict=True))
+
+    async def _near(self, profiles: Sequence[Profile]) -> dict[str, Sequence[Candidate]]:
+        """For each profile the nearest items that its user has not met, best first.
+
+        A filter of items seen cannot be asked for its items, so those it holds are found and passed over. Where they
+        leave too few for a list, because the user has met most of what is near, the search goes further out.
+        """
+        found: dict[str, Sequence[Candidate]] = {}
+        short = profiles
+        for limit in (self._candidates * factor for factor in REACH):
+            if not short:
+                break
+            queries = [(one.interest, self._filter(one)) for one in short]
+            nearest = await self._items.search(queries, limit=limit)
+            for profile, candidates in zip(short, nearest, strict=True):
+                new = [candidate for candidate in candidates if candidate.item_id not in profile.state.seen]
+                found[profile.user] = new[: self._candidates]
+            short = [
+                profile
+                for profile, candidates in zip(short, nearest, strict=True)
+                if len(found[profile.user]) < self._count and len(candidates) == limit
+            ]
+        return found
+
+    async def _following(
+        self,
+        profiles: Sequence[Profile],
+        recent: Sequence[Sequence[Weighted]],
+        masses: Mapping[str, float],
+        now_ms: Sequence[int],
+    ) -> list[list[str]]:
+        """For each profile the items that follow best on what its user has liked and that they have not met."""
+        asking = [place for place, items in enumerate(recent) if items]
+        queries = [
+            (recent[place], now_ms[place], SearchFilter(without=[item_point(one) for one in met(profiles[place])]))
+            for place in asking
+        ]
+        found = await self._rows.following(queries, masses, limit=self._candidates) if queries else []
+        following: list[list[str]] = [[] for _ in profiles]
+        for place, items in zip(asking, found, strict=True):
+            following[place] = list(unmet(items, profiles[place]))
+        return following
+
+    async def _trending(self) -> tuple[str, ...]:
+        """Listed items that trend, the horizons taking turns; remembered for some seconds."""
+        if self._clock() >= self._until:
+            limit = TRENDING * self._candidates
+            horizons = [await self._rows.trending(one, limit=limit) for one in range(len(POPULARITY_HALF_LIVES_MS))]
+            merged = dict.fromkeys(item for turn in zip_longest(*horizons) for item in turn if item is not None)
+            listed = await self._items.listed(merged)
+            self._trends = tuple(item for item in merged if item in listed)
+            self._until = self._clock() + TRENDING_S
+        return self._trends
+
+    def _filter(self, profile: Profile) -> SearchFilter:
+        """Lets pass what may be recommended to a user, less the items of the signals."""
+        return self._items.listed_filter(author=self._identity.author(profile.user), without=met(profile))
+
+
+def met(profile: Profile) -> set[str]:
+    """The items of a profile's signals."""
+    return {signal.item_id for signal in profile.state.signals}
+
+
+def unmet(item_ids: Iterable[str], profile: Profile) -> Iterable[str]:
+    """Those of some items that a user has not met."""
+    return (item_id for item_id in item_ids if item_id not in profile.state.seen)
