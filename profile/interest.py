@@ -9,8 +9,7 @@ user's history. The mix is
 
     interest = unit(rho * unit(v_short) + (1 - rho) * unit(v_long)),   rho = mass_short / (mass_short + k),
 
-so that the short one fades while the user is away. All three are linear in the items' vectors up to a factor
-for each user, so the coefficients that make a view also explain it.
+so that the short one fades while the user is away.
 
 Decay is counted from the newest signal that counts, which changes no mean, and only the mass is taken at the moment
 asked for: else the short view of a user who was away for a year would be lost to underflow.
@@ -25,7 +24,7 @@ from scipy.sparse import csr_array
 
 from penchant.profile.signals import Signal
 
-__all__ = ["Horizons", "Views", "interest_views", "signal_parts"]
+__all__ = ["Horizons", "Views", "interest_views"]
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -96,45 +95,6 @@ def interest_views(
     )
 
 
-def signal_parts(
-    signals: Sequence[Signal],
-    as_of: int,
-    rows: Mapping[str, int],
-    vectors: Vectors,
-    *,
-    horizons: Horizons,
-    targets: Vectors,
-) -> Floats:
-    """How much of each target's dot product with `interest` each signal of one user accounts for.
-
-    Args:
-        signals: the user's n signals.
-        as_of: the moment of the view, epoch milliseconds.
-        rows: which row of `vectors` holds an item; signals on other items account for nothing.
-        vectors: shape (m, d), the items' content.
-        horizons: the half-lives.
-        targets: shape (t, d), the items to explain.
-
-    Returns:
-        Shape (t, n); each row sums to the target's dot product with the interest vector.
-    """
-    known = [index for index, signal in enumerate(signals) if counts(signal, rows)]
-    parts = np.zeros((len(targets), len(signals)))
-    if not known:
-        return parts
-    items = vectors[[rows[signals[index].item_id] for index in known]].astype(np.float64)
-    weights = np.array([signals[index].weight for index in known])
-    newest = max(signals[index].time for index in known)
-    ages = np.array([newest - signals[index].time for index in known], float)
-    short, long = (weights * np.exp2(-ages / half_life) for half_life in (horizons.short_ms, horizons.long_ms))
-    short_mass = np.abs(short).sum() * np.exp2(-(as_of - newest) / horizons.short_ms)
-    rho = short_mass / (short_mass + horizons.short_share_at)
-    of_short, of_long = (over_length(horizon / np.abs(horizon).sum(), items) for horizon in (short, long))
-    mix = over_length(rho * of_short + (1 - rho) * of_long, items)
-    parts[:, known] = (targets.astype(np.float64) @ items.T) * mix
-    return parts
-
-
 def signal_arrays(
     users: Sequence[Sequence[Signal]], as_of: Sequence[int], rows: Mapping[str, int]
 ) -> tuple[list[int], NDArray[np.int64], Floats, Floats, Floats]:
@@ -165,12 +125,6 @@ def signal_arrays(
 def counts(signal: Signal, rows: Mapping[str, int]) -> bool:
     """Whether a signal says anything: it has a weight, and its item a vector."""
     return signal.weight != 0 and signal.item_id in rows
-
-
-def over_length(coefficients: Floats, items: Floats) -> Floats:
-    """`coefficients` divided by the length of the sum that they make of `items`; zeros where that is cancelled."""
-    length = float(np.linalg.norm(coefficients @ items))
-    return coefficients / length if length > CANCELLED else np.zeros_like(coefficients)
 
 
 def unit(rows: Floats) -> Floats:

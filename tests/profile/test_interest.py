@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant.profile.interest import Horizons, interest_views, signal_parts
+from penchant.profile.interest import Horizons, interest_views
 from penchant.profile.signals import Action, Signal
 
 HOUR_MS = 3_600_000
@@ -59,11 +59,6 @@ def views(*users, as_of=NOW):
     return interest_views(list(users), [as_of] * len(users), ROWS, VECTORS, HORIZONS)
 
 
-def explained(signals, targets, as_of=NOW):
-    """The parts under test."""
-    return signal_parts(signals, as_of, ROWS, VECTORS, horizons=HORIZONS, targets=targets)
-
-
 @given(st.lists(USER, min_size=1, max_size=4))
 def test_views_equal_a_slow_loop_in_double_precision(users):
     """All vectors, and the share of the short one, to what single precision holds."""
@@ -95,22 +90,9 @@ def test_a_later_moment_turns_no_horizon(signals, later):
     assert then.rho[0] <= now.rho[0]
 
 
-@given(USER, st.integers(0, 2**32 - 1))
-def test_the_signals_account_for_all_of_a_score(signals, seed):
-    """The parts of a target sum to its dot product with the interest vector."""
-    targets = np.random.default_rng(seed).normal(size=(3, D))
-    targets = (targets / np.linalg.norm(targets, axis=1, keepdims=True)).astype(np.float32)
-    parts = explained(signals, targets)
-    assert parts.shape == (3, len(signals))
-    np.testing.assert_allclose(parts.sum(axis=1), targets @ views(signals).interest[0], atol=1e-6)
-
-
 @given(USER)
-def test_signals_on_items_without_vectors_account_for_nothing(signals):
-    """An item that is not there yet neither counts nor explains."""
-    parts = explained(signals, VECTORS[:3])
-    absent = [index for index, signal in enumerate(signals) if signal.item_id not in ROWS]
-    assert not parts[:, absent].any()
+def test_signals_on_items_without_vectors_do_not_count(signals):
+    """An item that is not there yet moves no vector."""
     present = [signal for signal in signals if signal.item_id in ROWS]
     np.testing.assert_array_equal(views(signals).interest, views(present).interest)
 
@@ -131,7 +113,6 @@ def test_who_has_no_direction_has_a_vector_of_zeros(signals):
     made = views(signals)
     assert not made.interest.any()
     assert not made.short.any()
-    assert not explained(signals, VECTORS[:2]).any()
 
 
 def test_what_cancels_but_for_rounding_is_no_interest():
@@ -139,14 +120,12 @@ def test_what_cancels_but_for_rounding_is_no_interest():
     weights = (0.1, 0.2, -0.3)
     signals = [Signal(NOW, str(weight), "i0", Action.VIEW, weight) for weight in weights]
     assert not views(signals).interest.any()
-    assert not explained(signals, VECTORS[:2]).any()
 
 
 def test_what_nearly_cancels_still_has_the_direction_of_what_is_left():
-    """A like taken back a second later leaves the dislike, however little it is more, and the signals explain it."""
+    """A like taken back a second later leaves the dislike, however little it is more."""
     signals = [Signal(NOW - 1_000, "a", "i0", Action.LIKE, 2.0), Signal(NOW, "b", "i0", Action.DISLIKE, -2.0)]
     np.testing.assert_allclose(views(signals).interest[0], -VECTORS[0], atol=1e-6)
-    np.testing.assert_allclose(explained(signals, VECTORS[:2]).sum(axis=1), VECTORS[:2] @ -VECTORS[0], atol=1e-6)
 
 
 def test_the_short_view_outlives_a_newest_signal_that_does_not_count():
@@ -155,4 +134,3 @@ def test_the_short_view_outlives_a_newest_signal_that_does_not_count():
     newest = Signal(NOW, "new", "i7", Action.LIKE, 2.0)
     made = views([newest, *past])
     np.testing.assert_allclose(made.short, views(past, as_of=past[0].time).short, atol=1e-6)
-    np.testing.assert_allclose(explained([newest, *past], VECTORS).sum(axis=1), VECTORS @ made.interest[0], atol=1e-6)
