@@ -223,11 +223,14 @@ class Because(Struct, frozen=True, kw_only=True):
 
 
 class Recommended(Struct, frozen=True, kw_only=True):
-    """One item of a list. `by_modality` sums to `score`."""
+    """One item of a list.
+
+    `parts`, by feature of the ranking, sum to `score`; it compares the candidates of one list, and no two lists.
+    """
 
     item_id: str
     score: float
-    by_modality: dict[str, float]
+    parts: dict[str, float]
     because: tuple[Because, ...] = ()
 
 

@@ -173,7 +173,7 @@ def recommendations(profile: Profile, items: Sequence[RankedItem], touch: Touch 
             Recommended(
                 item_id=item.item_id,
                 score=item.score,
-                by_modality=item.parts,
+                parts=item.parts,
                 because=tuple(
                     Because(
                         event_id=reason.signal.event_id,

@@ -367,7 +367,7 @@ def a_list(user, now_ms):
             Recommended(
                 item_id="film-7",
                 score=0.75,
-                by_modality={"text": 0.5, "image": 0.25},
+                parts={"text_long": 0.5, "popularity": 0.25},
                 because=(Because(event_id="e", item_id="film-1", action="like", part=0.4),),
             ),
         ),
@@ -384,7 +384,7 @@ def test_watch_shows_lists_readably_and_as_json(here, settings):
         producer.produce(topic, encode(one), one.user_id)
     producer.flush(WAIT_S)
     output = ok(here("watch", "ada", "--from-beginning", "--limit", 1))
-    for said in ("ada", "film-7", "0.750", "text +0.500", "because of like film-1 +0.400", "ms after the event"):
+    for said in ("ada", "film-7", "0.750", "text_long +0.500", "because of like film-1 +0.400", "ms after the event"):
         assert said in output
     assert "bob" not in output
     lines = ok(here("watch", "--from-beginning", "--timeout", 2, "--json")).splitlines()
@@ -398,7 +398,7 @@ def test_terminals_obey_nothing_that_comes_from_a_topic(here, settings):
         user_id="ada",
         profile_version=1,
         as_of=2**60,
-        items=(Recommended(item_id="\x1b[31m[red]x\x9b2J", score=float("0.5"), by_modality={}),),
+        items=(Recommended(item_id="\x1b[31m[red]x\x9b2J", score=float("0.5"), parts={}),),
         timings=spoilt.timings,
     )
     producer = open_producer(settings, delivery_timeout_ms=10_000)

@@ -84,7 +84,7 @@ EXAMPLES = [
             Recommended(
                 item_id="i1",
                 score=0.5,
-                by_modality={"text": 0.5},
+                parts={"text_long": 0.5},
                 because=(Because(event_id="e1", item_id="i2", action="like", part=0.2),),
             ),
         ),

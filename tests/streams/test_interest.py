@@ -181,7 +181,7 @@ async def test_a_list_says_what_it_took_into_account(lane):
     assert len(made.items) == 3
     assert "i1" not in {item.item_id for item in made.items}
     for item in made.items:
-        assert sum(item.by_modality.values()) == pytest.approx(item.score, abs=1e-6)
+        assert sum(item.parts.values()) == item.score
         assert sum(one.part for one in item.because) == pytest.approx(max(item.score, 0), abs=1e-5)
 
 

@@ -21,6 +21,7 @@ __all__ = ["add_to"]
 HTTP_TIMEOUT_S = 10.0
 NOT_FOUND = 404
 BAR = 10
+NAMED = 5  # features by name; the others together
 # What a list of a generic answer is called by, if it has such a column: for the eye, it comes first.
 FIRST = ("item_id", "name", "time")
 
@@ -47,7 +48,7 @@ def watch(
 ) -> None:
     """Show recommendations as they are published, until Ctrl-C.
 
-    Each item with its score, how much of it each modality gives, and the past events that speak for it.
+    Each item with its score, the features that give most of it, and the past events that speak for it.
     Example: `penchant watch ada`, or for a program `penchant watch --json --from-beginning --timeout 2`
     """
     users = [user] if user is not None else []
@@ -140,8 +141,12 @@ def print_list(one: Recommendations, *, now_ms: int | None) -> None:
 
 
 def item_line(place: int, item: Recommended, highest: float) -> Text:
-    """An item with its score, as a number and a bar, and the parts of it."""
-    parts = "  ".join(f"{name} {part:+.3f}" for name, part in sorted(item.by_modality.items()))
+    """An item with its score, as a number and a bar, and the largest parts of it."""
+    loudest = sorted(item.parts.items(), key=lambda one: -abs(one[1]))
+    named = dict(loudest[:NAMED])
+    if len(loudest) > NAMED:
+        named["others"] = sum(part for _, part in loudest[NAMED:])
+    parts = "  ".join(f"{name} {part:+.3f}" for name, part in named.items())
     bar = "█" * max(0, round(BAR * item.score / highest))
     line = Text(f"  {place:>3}. ")
     line.append(f"{item.score:.3f} {bar:<{BAR}} ", "cyan")

@@ -19,8 +19,9 @@ __all__ = ["Board", "Screen", "milliseconds", "percentile"]
 PLAIN_WIDTH = 100
 ROWS = 8
 BAR = 12
-COLOURS = {"text": "cyan", "image": "green", "audio": "magenta"}
-BLOCKS = {"text": "█", "image": "▓", "audio": "▒"}  # told apart without colours, too
+COLOURS = {"text": "cyan", "image": "green", "audio": "magenta", "others": "yellow"}
+BLOCKS = {"text": "█", "image": "▓", "audio": "▒", "others": "░"}  # told apart without colours, too
+OTHERS = "others"  # what other users like, and in which order
 PAST = {
     "view": "viewed",
     "click": "clicked",
@@ -154,13 +155,16 @@ class Board:
         table.add_column(f"  for {name}", ratio=6, no_wrap=True, overflow="ellipsis")
         table.add_column("score", justify="right", no_wrap=True)
         table.add_column("of which", no_wrap=True, width=BAR)
-        for modality, colour in COLOURS.items():
-            table.add_column(Text(modality, colour), justify="right", no_wrap=True)
+        for origin, colour in COLOURS.items():
+            table.add_column(Text(origin, colour), justify="right", no_wrap=True)
         table.add_column(f"because {name}", ratio=5, no_wrap=True, overflow="ellipsis", style="dim")
+        whole = max((above_zero(by_origin(item)) for item in found.items[:ROWS]), default=0)
         for place, item in enumerate(found.items[:ROWS], 1):
-            parts = [Text(share(item.by_modality.get(modality, 0)), colour) for modality, colour in COLOURS.items()]
+            origins = by_origin(item)
+            parts = [Text(share(origins[origin]), colour) for origin, colour in COLOURS.items()]
             because = self._because(item.because[0]) if item.because else ""
-            table.add_row(f"  {place}. {self._title(item.item_id)}", f"{item.score:.2f}", bar(item), *parts, because)
+            title = f"  {place}. {self._title(item.item_id)}"
+            table.add_row(title, f"{item.score:.2f}", bar(origins, whole), *parts, because)
         return table
 
     def _title(self, item_id: str) -> str:
@@ -170,11 +174,26 @@ class Board:
         return f"{PAST.get(why.action, why.action)} {self._title(why.item_id)}"
 
 
-def bar(item: Recommended) -> Text:
-    """A score as a bar, divided by modality; a whole bar is a score of one."""
+def by_origin(item: Recommended) -> dict[str, float]:
+    """A score by what speaks: the item's words, its picture, its sound, and other users."""
+    origins = dict.fromkeys(COLOURS, 0.0)
+    for feature, part in item.parts.items():
+        modality = feature.partition("_")[0]
+        origins[modality if modality in origins else OTHERS] += part
+    return origins
+
+
+def above_zero(origins: Mapping[str, float]) -> float:
+    """All that speaks for an item, without what speaks against it."""
+    return sum(max(0.0, part) for part in origins.values())
+
+
+def bar(origins: Mapping[str, float], whole: float) -> Text:
+    """What speaks for an item as a bar; a whole bar is what speaks for the item that has most of it."""
     drawn = Text()
-    for modality, part in item.by_modality.items():
-        drawn.append(BLOCKS.get(modality, "█") * round(BAR * max(0.0, part)), COLOURS.get(modality, ""))
+    for origin, part in origins.items():
+        if part > 0:
+            drawn.append(BLOCKS[origin] * round(BAR * part / whole), COLOURS[origin])
     return drawn
 
 
