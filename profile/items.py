@@ -255,6 +255,17 @@ class Items:
             equal={LISTED: True}, unequal={AUTHOR: author}, without=[item_point(item_id) for item_id in without]
         )
 
+    async def contents(self, *, most: int) -> AsyncIterator[Vector]:
+        """Content vectors of listed items, shape (d,) each: at most so many, in no particular order."""
+        given = 0
+        listed = SearchFilter(equal={LISTED: True})
+        async for point in self._store.scroll(self._collection, listed, vectors=(CONTENT,), payload=()):
+            if CONTENT in point.vectors:
+                yield point.vectors[CONTENT]
+                given += 1
+                if given == most:
+                    return
+
     async def count(self) -> int:
         """How many items may be recommended."""
         return await self._store.count(self._collection, SearchFilter(equal={LISTED: True}))

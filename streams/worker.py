@@ -24,6 +24,7 @@ from penchant.profile.items import Items
 from penchant.profile.places import Entities, Places
 from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profiles
+from penchant.profile.ranking.calibrations import Calibrations
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.priors import pinned_weights, prior_weights
 from penchant.profile.ranking.recommend import Ranker
@@ -78,12 +79,12 @@ class Parts(Struct, frozen=True, kw_only=True):
     places: Places
     vectors: ItemVectors
     ranker: Ranker
+    calibrations: Calibrations
 
     async def open(self) -> None:
         """Opens the store with the collections that the parts need."""
-        await self.store.open(
-            [self.items.layout, self.profiles.layout, self.rows.layout, self.graph.layout, self.entities.layout]
-        )
+        parts = (self.items, self.profiles, self.rows, self.graph, self.entities, self.calibrations)
+        await self.store.open([part.layout for part in parts])
 
 
 def build_parts(settings: Settings) -> Parts:
@@ -141,6 +142,7 @@ def build_parts(settings: Settings) -> Parts:
         places=Places(items, entities, graph),
         vectors=vectors,
         ranker=ranker,
+        calibrations=Calibrations(store, settings.prefixed("calibration"), items),
     )
 
 
@@ -269,6 +271,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
             running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
             tasks.append(asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep"))
+            tasks.append(asyncio.create_task(calibrated(settings, parts), name="calibration"))
         if affinity.LANE in lanes:
             handler = affinity.AffinityHandler(settings, parts.rows)
             running[affinity.LANE] = build_lane(settings, parts, app, handler, affinity.LANE)
@@ -387,6 +390,17 @@ async def stopped(app: StreamApp, timeout_s: float) -> None:
             await app.stop()
     except TimeoutError:
         log.warning("not finished in time; the next start goes on from what is committed")
+
+
+async def calibrated(settings: Settings, parts: Parts) -> None:
+    """Waits until the catalogue is large enough to be calibrated, and has the ranker compare by that."""
+    while True:
+        found = await retried(lambda: parts.calibrations.in_force(settings.recommend.calibrate_at))
+        if found is not None:
+            parts.ranker.calibrate(found)
+            log.info("content is centred and whitened", calibration=found.fingerprint)
+            return
+        await asyncio.sleep(settings.worker.sweep_interval_s)
 
 
 async def warmed_up(embedder: Embedder, lanes: Mapping[str, Lane]) -> None:

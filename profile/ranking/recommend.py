@@ -13,7 +13,7 @@ from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Items
 from penchant.profile.profiles import Profile
-from penchant.profile.ranking.behaviour import age, log_popularity, transition_terms
+from penchant.profile.ranking.behaviour import age, evidence, log_popularity, transition_terms
 from penchant.profile.ranking.candidates import Candidates, Finder
 from penchant.profile.ranking.diversity import mmr
 from penchant.profile.ranking.explanation import content_parts, transition_parts
@@ -74,6 +74,7 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
         items: the candidates.
         vectors: their content, shape (n, d).
         features: shape (F, n).
+        evidence: how far each feature can be relied on, shape (F,).
         past: of the user.
         counted: the signals that it is made of.
         memory: by slice, vectors of their items.
@@ -86,6 +87,7 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
     items: Sequence[str]
     vectors: Vectors
     features: Vectors
+    evidence: Floats
     past: Past
     counted: Sequence[Signal]
     memory: Mapping[str, Vectors]
@@ -105,7 +107,7 @@ class Ranker:
         identity: tells a user's own items.
         horizons: half-lives.
         weights: of the features, by name.
-        calibration: of the slices.
+        calibration: of the slices, until there is another.
         count: length of a list.
         candidates: items of each source that a list is chosen from.
         relevance_share: lambda of maximal marginal relevance.
@@ -140,6 +142,10 @@ class Ranker:
         self._relevance_share = relevance_share
         self._reasons = reasons
 
+    def calibrate(self, calibration: Calibration) -> None:
+        """Compares content by a calibration from now on."""
+        self._calibration = calibration
+
     async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[tuple[RankedItem, ...]]:
         """A list for each profile, best first, as of a moment each, epoch milliseconds."""
         found = await self._finder.find(profiles, now_ms)
@@ -161,7 +167,7 @@ class Ranker:
     def _list(self, request: Request | None, absence_ms: int) -> tuple[RankedItem, ...]:
         if request is None:
             return ()
-        weights = self._weights.at(absence_ms)
+        weights = self._weights.at(absence_ms) * request.evidence
         parts = weights[:, None] * standardised(request.features)
         relevance = unit_range(parts.sum(axis=0))
         chosen = mmr(relevance, request.vectors, count=self._count, relevance_share=self._relevance_share)
@@ -191,12 +197,15 @@ class Ranker:
         after = [known.after.get(item_id) if item_id in candidates.following else None for item_id in items]
         terms = transition_terms(candidates.recent, candidates.masses, after, figures, now_ms=now_ms)
         ages = age([candidates.listed_at[item_id] for item_id in items], now_ms)
-        behaviour = np.stack([terms.sum(axis=0), *log_popularity(figures, now_ms), ages]).astype(np.float32)
+        popularity = log_popularity(figures, now_ms)
+        by_horizon = evidence(popularity)
+        behaviour = np.stack([terms.sum(axis=0), *popularity, ages]).astype(np.float32)
         of_content = content_features([past], memory, targets, self._horizons)[:, 0]
         return Request(
             items=items,
             vectors=vectors,
             features=np.concatenate([of_content, behaviour]),
+            evidence=np.concatenate([np.ones(len(of_content)), by_horizon[-1:], by_horizon, [1.0]]),
             past=past,
             counted=counted(signals, places),
             memory=memory,

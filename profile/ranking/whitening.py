@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.profile.fusion import Space
+from penchant.profile.fusion import GRAPH, Space
 
 __all__ = ["Calibration", "Whitening", "calibrate", "whitening_of"]
 
@@ -83,7 +83,7 @@ class Calibration(Struct, frozen=True, eq=False):
 
 
 def calibrate(slices: Mapping[str, Vectors]) -> Calibration:
-    """The calibration of a catalogue.
+    """The calibration of a catalogue. The graph's vectors stay: they were made to tell these very items apart.
 
     Args:
         slices: by name, the unit vectors of all items, shape (n, d); all zero where an item lacks the slice.
@@ -91,7 +91,7 @@ def calibrate(slices: Mapping[str, Vectors]) -> Calibration:
     found = {}
     for name, vectors in slices.items():
         present = vectors[vectors.any(axis=1)]
-        if len(present) >= LEAST_ITEMS:
+        if name != GRAPH and len(present) >= LEAST_ITEMS:
             found[name] = whitening_of(present)
     return Calibration(found)
 

@@ -144,6 +144,9 @@ class RecommendSettings(Section):
         default=1.0, description="at most one list per user in this time"
     )
     relevance: Share = Field(default=0.8, description="lambda of maximal marginal relevance; 1: no diversity")
+    calibrate_at: int = Field(
+        default=1_000, ge=1, description="listed items at which content is centred and whitened by them, once for all"
+    )
     reasons: int = Field(default=3, ge=0, le=16, description="past events named per recommended item")
     weights: dict[str, Finite] = Field(default={}, description="pins weights of the ranking's features, by name")
     returning: dict[str, Finite] = Field(

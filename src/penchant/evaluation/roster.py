@@ -24,7 +24,6 @@ from penchant.evaluation.fusions import Fusions
 from penchant.evaluation.ours import Ours
 from penchant.evaluation.protocol import Contestant
 from penchant.evaluation.stream import UNKNOWN_TIME, Stream
-from penchant.profile.fusion import GRAPH
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.whitening import Calibration, calibrate
 from penchant.profile.state import Limits
@@ -59,8 +58,8 @@ class Material(Struct, frozen=True, kw_only=True, eq=False, dict=True):
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Of the catalogue's content; the graph's vectors have been chosen for what tells items apart already."""
-        return calibrate({name: vectors for name, vectors in self.slices.items() if name != GRAPH})
+        """Of the catalogue's content."""
+        return calibrate(self.slices)
 
     @cached_property
     def whitened(self) -> dict[str, NDArray[np.float32]]:

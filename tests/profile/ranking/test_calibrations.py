@@ -1,0 +1,43 @@
+"""Tests of `penchant.profile.ranking.calibrations` on the embedded store."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from penchant.profile.ranking.calibrations import Calibrations
+from penchant.profile.ranking.whitening import LEAST_ITEMS, Calibration, calibrate
+
+
+@pytest.fixture
+async def calibrations(edge, items):
+    """As a worker has them."""
+    made = Calibrations(edge, "calibration", items)
+    await edge.open([made.layout])
+    return made
+
+
+async def test_a_catalogue_is_calibrated_once_when_it_has_grown(calibrations, catalogue, items, edge):
+    """Not before; then by all listed items; and what comes later changes nothing, for whoever asks."""
+    first = await catalogue(*(f"i{number}" for number in range(LEAST_ITEMS)))
+    await catalogue("unlisted", listed=False)
+    assert await calibrations.in_force(LEAST_ITEMS + 1) is None
+    found = await calibrations.in_force(LEAST_ITEMS)
+    expected = calibrate(Calibration().split(items.space, np.stack(list(first.values()))))
+    assert set(found.slices) == {"text", "image"}
+    for name, whitening in found.slices.items():
+        assert whitening.mean == pytest.approx(expected.slices[name].mean, abs=1e-6)
+        # Components have no sign of their own; what they make of distances is what counts.
+        squares = (whitening.map @ whitening.map.T, expected.slices[name].map @ expected.slices[name].map.T)
+        assert squares[0] == pytest.approx(squares[1], abs=1e-3)
+    await catalogue(*(f"later{number}" for number in range(LEAST_ITEMS)), seed=1)
+    again = await Calibrations(edge, "calibration", items).in_force(1)
+    assert again.fingerprint == found.fingerprint
+
+
+async def test_workers_that_calibrate_at_once_agree(calibrations, catalogue, items, edge):
+    """The first to write has its way, and the others take what it wrote."""
+    await catalogue(*(f"i{number}" for number in range(LEAST_ITEMS)))
+    others = [Calibrations(edge, "calibration", items) for _ in range(3)]
+    found = await asyncio.gather(*(one.in_force(LEAST_ITEMS) for one in (calibrations, *others)))
+    assert len({one.fingerprint for one in found}) == 1
