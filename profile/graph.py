@@ -1,4 +1,8 @@
-"""The knowledge graph as facts: a set of triples, kept as points without vectors."""
+"""The knowledge graph as facts: a set of triples, kept as points without vectors.
+
+What was said of a fact last holds, whatever is read again: each fact keeps the version of the record that it is known
+by, and an older record changes nothing. A fact that was taken back is kept as such, for that reason.
+"""
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
@@ -6,11 +10,23 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from penchant.profile.store.base import TOKEN, CollectionLayout, Point, SearchFilter, Store, new_token
+from penchant.profile.store.base import (
+    TOKEN,
+    CollectionLayout,
+    Point,
+    SearchFilter,
+    Store,
+    StoreUnavailable,
+    Write,
+    new_token,
+)
 
-__all__ = ["Fact", "Graph"]
+__all__ = ["Fact", "FactVersion", "Graph"]
 
-PRESENT = "present"
+FactVersion = tuple[int, int]  # record timestamp, epoch milliseconds; record offset
+
+PRESENT, VERSION = "present", "version"
+MAX_ATTEMPTS = 10
 UNUSED = {"unused": 1}  # the engines want a collection to have a vector, even where no point has one
 
 
@@ -23,7 +39,7 @@ class Fact(Struct, frozen=True):
 
 
 class Graph:
-    """The facts of a store. Adding and removing are idempotent.
+    """The facts of a store. Adding and removing are idempotent, and in any order the newest version holds.
 
     Args:
         store: holds the collection, opened with `layout`.
@@ -44,13 +60,13 @@ class Graph:
             fingerprint="facts",
         )
 
-    async def add(self, fact: Fact) -> None:
-        """Keeps a fact."""
-        await self._put(fact, present=True)
+    async def add(self, fact: Fact, version: FactVersion) -> None:
+        """Keeps a fact, unless something as new is known of it."""
+        await self._put(fact, version, present=True)
 
-    async def remove(self, fact: Fact) -> None:
-        """Forgets a fact, known or not."""
-        await self._put(fact, present=False)
+    async def remove(self, fact: Fact, version: FactVersion) -> None:
+        """Takes a fact back, known or not, unless something as new is known of it."""
+        await self._put(fact, version, present=False)
 
     async def about(self, head: str) -> AsyncIterator[Fact]:
         """The facts whose head is `head`, in no particular order."""
@@ -74,9 +90,24 @@ class Graph:
         async for point in self._store.scroll(self._collection, where):
             yield Fact(point.payload["head"], point.payload["relation"], point.payload["tail"])
 
-    async def _put(self, fact: Fact, *, present: bool) -> None:
-        payload = {"head": fact.head, "relation": fact.relation, "tail": fact.tail, PRESENT: present}
-        await self._store.put(self._collection, [Point(id=fact_point(fact), payload=payload | {TOKEN: new_token()})])
+    async def _put(self, fact: Fact, version: FactVersion, *, present: bool) -> None:
+        key = fact_point(fact)
+        for _ in range(MAX_ATTEMPTS):
+            known = (await self._store.retrieve(self._collection, [key], payload=(VERSION, TOKEN))).get(key)
+            if known is not None and tuple(known.payload[VERSION]) >= version:
+                return
+            payload = {
+                "head": fact.head,
+                "relation": fact.relation,
+                "tail": fact.tail,
+                PRESENT: present,
+                VERSION: list(version),
+                TOKEN: new_token(),
+            }
+            write = Write(point=Point(id=key, payload=payload), expected=None if known is None else known.token)
+            if await self._store.write(self._collection, [write]):
+                return
+        raise StoreUnavailable("a fact kept changing under this writer", hint="Is another worker stuck?")
 
 
 def fact_point(fact: Fact) -> UUID:

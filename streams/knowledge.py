@@ -59,10 +59,11 @@ class KnowledgeKeeper:
             metrics.DEAD_LETTERS.labels(LANE, error.reason).inc()
             await self._courier.send([dead_letter(record, error, topic=self._dead_letters)])
             return
+        version = (record.timestamp, record.offset)
         if record.value is None:
-            await self._graph.remove(fact)
+            await self._graph.remove(fact, version)
         else:
-            await self._graph.add(fact)
+            await self._graph.add(fact, version)
 
 
 def triple_key(triple: Triple) -> bytes:

@@ -206,12 +206,12 @@ async def test_a_new_entity_is_placed_by_its_neighbours_until_it_has_a_vector(it
     await places.come_into_force(model(ONE), (1, 0))
     assert "graph" not in await slices(items, "film")
     before = await places.known()
-    await graph.add(Fact("new", "r", "a"))
-    await graph.add(Fact("new", "never seen", "b"))
+    await graph.add(Fact("new", "r", "a"), (1, 0))
+    await graph.add(Fact("new", "never seen", "b"), (1, 0))
     assert await places.known() != before
     relation = np.array([1, 0, 0, 0], np.float32)
     assert await places.fill() == 0  # a - r is the origin, which has no direction
-    await graph.add(Fact("b", "r", "new"))
+    await graph.add(Fact("b", "r", "new"), (1, 0))
     assert await places.fill() == 1
     mean = (VECTORS["a"] - relation + VECTORS["b"] + relation) / 2
     np.testing.assert_allclose((await slices(items, "film"))["graph"], place(model(ONE), mean), atol=1e-6)
