@@ -21,11 +21,13 @@ from penchant.profile.affinity import (
 from penchant.profile.rows import AS_OF, COUNT, MASS, engine_keys
 from penchant.profile.store.base import SparseVector
 
-__all__ = ["age", "log_popularity", "transition_terms"]
+__all__ = ["age", "evidence", "log_popularity", "transition_terms"]
 
 Floats = NDArray[np.float64]
 
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+HOURS_A_DAY = 24
+FEW = 30.0  # likes of all candidates together: behaviour counts half of what it does where there are many
 
 
 def log_popularity(figures: Floats, now_ms: int) -> Floats:
@@ -44,10 +46,30 @@ def log_popularity(figures: Floats, now_ms: int) -> Floats:
     return found
 
 
+def evidence(popularity: Floats) -> Floats:
+    """How far what users did can be relied on: n / (n + 30), n the likes of all candidates together.
+
+    Standardised, the one like that anybody has given is as loud as the hit of the year. It should not be.
+
+    Args:
+        popularity: as `log_popularity` gives it, shape (3, n).
+
+    Returns:
+        By horizon, from 0 to 1: shape (3,).
+    """
+    likes = np.expm1(popularity).sum(axis=1)
+    shares: Floats = likes / (likes + FEW)
+    return shares
+
+
 def age(listed_at: Sequence[int], now_ms: int) -> Floats:
-    """ln(1 + days since items were listed as they are), shape (n,); epoch milliseconds."""
-    days: Floats = np.maximum(now_ms - np.array(listed_at, float), 0) / DAY_MS
-    return np.log1p(days)
+    """ln(1 + days since items were listed as they are), shape (n,); epoch milliseconds.
+
+    In whole hours: of a catalogue that came at once, standardising would make its order of arrival heard.
+    """
+    hours = np.maximum(now_ms - np.array(listed_at, np.int64), 0) // HOUR_MS
+    ages: Floats = np.log1p(hours / HOURS_A_DAY)
+    return ages
 
 
 def transition_terms(

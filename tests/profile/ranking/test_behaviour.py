@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from penchant.profile.affinity import LANDMARK_MS, transition_scores
-from penchant.profile.ranking.behaviour import age, log_popularity, transition_terms
+from penchant.profile.ranking.behaviour import age, evidence, log_popularity, transition_terms
 
 DAY_MS = 86_400_000
 NOW = LANDMARK_MS + 1_000 * DAY_MS
@@ -46,6 +46,12 @@ async def test_terms_of_transitions_sum_to_their_scores(rows, log):
         np.testing.assert_allclose(term, transition_scores([[one]], candidates, masses, now_ms=NOW)[0], rtol=1e-5)
 
 
+def test_what_few_have_done_is_little_evidence():
+    """None for no likes at all, a half for thirty, whatever items they are on, and nearly all of it for many."""
+    likes = np.array([[0, 0, 0], [0, 10, 20], [300, 3_000, 0]])
+    assert evidence(np.log1p(likes)) == pytest.approx([0, 0.5, 3_300 / 3_330])
+
+
 def test_without_a_past_or_rows_there_are_no_transitions():
     """Zeros of the right shape."""
     nobody = np.full((2, 5), -np.inf)
@@ -54,6 +60,6 @@ def test_without_a_past_or_rows_there_are_no_transitions():
 
 
 def test_age_is_counted_in_days():
-    """What is to come is new, too."""
-    found = age([NOW, NOW + DAY_MS, NOW - DAY_MS, NOW - 99 * DAY_MS], NOW)
-    assert np.expm1(found) == pytest.approx([0, 0, 1, 99])
+    """What is to come is new, too, and what came within an hour came at once."""
+    found = age([NOW, NOW + DAY_MS, NOW - DAY_MS, NOW - 99 * DAY_MS, NOW - DAY_MS // 48], NOW)
+    assert np.expm1(found) == pytest.approx([0, 0, 1, 99, 0])

@@ -121,6 +121,18 @@ async def test_slices_are_compared_as_they_are_calibrated(make_ranker, profile_o
         assert told == pytest.approx(sum(reason.part for reason in item.reasons), abs=1e-4) or not item.reasons
 
 
+async def test_one_like_makes_no_hit(make_ranker, profile_of, catalogue, liked):
+    """What a single user liked comes before nothing that is near; what hundreds liked does."""
+    made = await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0")
+    far = min(made, key=lambda one: float(made[one] @ made["i0"]))
+    wide = make_ranker(candidates=40, relevance_share=1)
+    await liked(far)
+    assert far not in {item.item_id for item in (await wide.rank([profile], [NOW]))[0]}
+    await liked(far, times=500)
+    assert (await wide.rank([profile], [NOW]))[0][0].item_id == far
+
+
 async def test_strangers_are_shown_what_trends_and_leave_it_smoothly(ranker, profiles, profile_of, catalogue, liked):
     """Nothing is known of a user: the popular ones. With a first signal, what is near to it is among the candidates."""
     await catalogue(*(f"i{number}" for number in range(30)))
