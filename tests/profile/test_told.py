@@ -72,3 +72,12 @@ def test_events_are_told_apart_by_their_ids_alone():
     """One event said with other content is the same event."""
     one, other = Signal(1, "e", "a", Action.LIKE, 2.0), Signal(2, "e", "b", Action.SAVE, 2.0)
     assert telling_of(one, ("clicks", 0), 1).event == telling_of(other, ("clicks", 0), 9).event
+
+
+def test_first_records_must_be_kept_until_they_are_committed():
+    """A batch of more likes than are remembered is read again after a crash: all are found, and without that not all."""
+    log = log_of(range(3 * MEMORY))
+    told, found = Told().hearing(log, {})
+    assert told.hearing(log, {})[1] == found == set(log)
+    hasty, _ = Told().hearing(log, {("clicks", 0): len(log)})
+    assert len(hasty.hearing(log, {})[1]) == MEMORY
