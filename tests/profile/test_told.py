@@ -75,7 +75,7 @@ def test_events_are_told_apart_by_their_ids_alone():
 
 
 def test_first_records_must_be_kept_until_they_are_committed():
-    """A batch of more likes than are remembered is read again after a crash: all are found, and without that not all."""
+    """More likes than are remembered, read again after a crash: all are found, and without that defence not all."""
     log = log_of(range(3 * MEMORY))
     told, found = Told().hearing(log, {})
     assert told.hearing(log, {})[1] == found == set(log)
