@@ -190,10 +190,12 @@ def above_zero(origins: Mapping[str, float]) -> float:
 
 def bar(origins: Mapping[str, float], whole: float) -> Text:
     """What speaks for an item as a bar; a whole bar is what speaks for the item that has most of it."""
-    drawn = Text()
+    drawn, filled = Text(), 0.0
     for origin, part in origins.items():
         if part > 0:
-            drawn.append(BLOCKS[origin] * round(BAR * part / whole), COLOURS[origin])
+            blocks = round(BAR * (filled + part) / whole) - round(BAR * filled / whole)
+            drawn.append(BLOCKS[origin] * blocks, COLOURS[origin])
+            filled += part
     return drawn
 
 
