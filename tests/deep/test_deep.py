@@ -1,0 +1,187 @@
+"""Deep fusion: what it is made of counts and nothing else, it learns, and it can be kept."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from penchant.deep.kept import load, save
+from penchant.deep.model import AGES, DeepFusion, age_buckets, initial
+from penchant.deep.training import Seen, examples_of, train
+from penchant.encoders.base import extra
+from penchant.errors import ConfigurationError
+
+
+@pytest.fixture(scope="module")
+def trained(slices, history, form, recipe):
+    """A model, and how it came about."""
+    return train(slices, history, seed=1, content="whitened so", form=form, recipe=recipe)
+
+
+def parameters_of(model):
+    """The bytes of every parameter."""
+    return {name: value.numpy().tobytes() for name, value in model.parameters.items()}
+
+
+def test_an_absent_slice_counts_for_nothing(slices, form):
+    """Where an item lacks a slice, its vector is the same whatever the model knows of that slice."""
+    model = DeepFusion(form, initial(form, 0))
+    other = DeepFusion(form, {**model.parameters, "slice.graph.map": 7 * model.parameters["slice.graph.map"]})
+    before, after = model.fuse(slices), other.fuse(slices)
+    assert np.array_equal(before[::2], after[::2])
+    assert not np.allclose(before[1::2], after[1::2])
+
+
+def test_items_are_fused_alone(slices, form):
+    """Taking a slice off some items changes no other item's vector."""
+    model = DeepFusion(form, initial(form, 0))
+    less = {**slices, "text": slices["text"].copy()}
+    less["text"][:10] = 0
+    before, after = model.fuse(slices), model.fuse(less)
+    assert np.array_equal(before[10:], after[10:])
+    assert not np.allclose(before[1:10:2], after[1:10:2])
+    assert not after[:10:2].any()  # no slice is left of them
+
+
+def test_a_score_is_a_dot_product_with_what_the_candidate_sees(slices, form):
+    """The shortcut by which scores are computed gives what cross-attention is defined to give."""
+    model = DeepFusion(form, initial(form, 0))
+    of = {name: value.double().numpy() for name, value in model.parameters.items()}
+    of["user.anyone_key"] += 0.5
+    of["user.anyone_value"] -= 0.5
+    model = DeepFusion(form, {name: extra("torch").from_numpy(value).float() for name, value in of.items()})
+    fused, liked, ages = model.fuse(slices).astype(float), np.array([7, 3, 9]), np.array([1_000, 60_000, 86_400_000])
+    placed = fused[liked] + of["user.rank"][:3] + of["user.age"][age_buckets(ages)]
+    keys = np.vstack([placed @ of["user.key"], of["user.anyone_key"]])
+    values = np.vstack([fused[liked] @ of["user.value"], of["user.anyone_value"]])
+    expected = np.zeros(len(fused))
+    for place, candidate in enumerate(fused):
+        seen = []
+        for head in np.split(np.arange(form.dimension), form.heads):
+            looks = np.exp(keys[:, head] @ (candidate @ of["user.query"])[head] / np.sqrt(len(head)))
+            seen.append(looks / looks.sum() @ values[:, head])
+        expected[place] = candidate @ of["user.out"] @ np.concatenate(seen) / np.sqrt(form.dimension)
+    assert model.scores(model.catalogue(slices), liked, ages) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_who_liked_nothing_yet_is_given_what_anyone_is(trained, slices):
+    """Scores without a past are finite, tell items apart, and are not those of somebody with one."""
+    model, _ = trained
+    catalogue, nothing = model.catalogue(slices), np.zeros(0, np.int64)
+    anyone = model.scores(catalogue, nothing, nothing)
+    assert np.isfinite(anyone).all()
+    assert np.unique(anyone).size > 1
+    assert not np.allclose(anyone, model.scores(catalogue, np.array([3]), np.array([60_000])))
+
+
+def test_only_so_many_likes_are_remembered(trained, slices, form):
+    """What was liked before the last few changes nothing."""
+    model, _ = trained
+    catalogue, liked = model.catalogue(slices), np.arange(form.remembered + 3)
+    kept = liked[: form.remembered]
+    assert np.array_equal(model.scores(catalogue, liked, liked), model.scores(catalogue, kept, kept))
+
+
+def test_ages_are_told_apart_by_powers_of_two_and_bounded():
+    """From now, and from a clock that is ahead, to longer than anyone has lived."""
+    ages = np.array([-5_000, 0, 999, 1_000, 3_000, 7_000, 2**62])
+    assert age_buckets(ages).tolist() == [0, 0, 0, 1, 2, 3, AGES - 1]
+
+
+def test_examples_are_first_likes_with_what_was_liked_before(history, form):
+    """Newest first, nothing of the future, and nothing that the user had seen."""
+    examples = examples_of(history, form.remembered)
+    assert len(examples) > 200
+    for place in range(0, len(examples), 37):
+        event, user = examples.event[place], examples.user[place]
+        before = np.flatnonzero((history.user == user) & (np.arange(len(history.user)) < event))
+        expected = history.item[before[history.positive[before]]][::-1][: form.remembered]
+        assert examples.liked[place, : len(expected)].tolist() == expected.tolist()
+        assert (examples.liked[place, len(expected) :] == -1).all()
+        assert examples.item[place] not in history.item[before]
+
+
+def test_what_was_seen_before_is_no_candidate(history, form):
+    """And what is seen later is one."""
+    examples = examples_of(history, form.remembered).at(slice(50, 80))
+    candidates = np.arange(120)
+    found = Seen(history, 120).before(examples, candidates)
+    for row, (event, user) in enumerate(zip(examples.event, examples.user, strict=True)):
+        before = set(history.item[:event][history.user[:event] == user].tolist())
+        assert set(np.flatnonzero(found[row]).tolist()) == before
+
+
+def test_training_foretells_what_was_held_out(trained, slices, history):
+    """The loss falls, and a user's genre comes first for likes that are later than all that was learned."""
+    model, how = trained
+    assert min(how.losses) < how.losses[0] - 0.2
+    assert how.events == len(history.user)
+    assert (how.first, how.last, how.content) == (0, int(history.time[-1]), "whitened so")
+    likes_two = np.flatnonzero(np.arange(120) % 4 == 2)
+    scores = model.scores(model.catalogue(slices), likes_two[:4], np.full(4, 60_000))
+    assert set(np.argsort(-scores)[:15] % 4) == {2}
+
+
+def test_the_same_seed_gives_the_same_model(trained, slices, history, form, recipe):
+    """Whatever was drawn before; another seed gives another."""
+    torch = extra("torch")
+    torch.manual_seed(99)
+    state = torch.random.get_rng_state()
+    again, how = train(slices, history, seed=1, content="whitened so", form=form, recipe=recipe)
+    assert parameters_of(again) == parameters_of(trained[0])
+    assert how == trained[1]
+    assert torch.equal(torch.random.get_rng_state(), state)  # nor does it disturb what others draw
+    other, _ = train(slices, history, seed=2, form=form, recipe=recipe)
+    assert parameters_of(other) != parameters_of(again)
+
+
+def test_too_few_likes_to_learn_from_are_refused(slices, history, form):
+    """Some must be held out."""
+    few = type(history)(**{name: getattr(history, name)[:8] for name in history.__struct_fields__})
+    with pytest.raises(ConfigurationError, match="too few"):
+        train(slices, few, seed=0, form=form)
+
+
+def test_a_kept_model_is_the_same_bit_for_bit(trained, slices, tmp_path):
+    """Its parameters, its form, what it was trained on, and what it says."""
+    model, how = trained
+    save(tmp_path / "new" / "deep.safetensors", model, how)
+    again, told = load(tmp_path / "new" / "deep.safetensors")
+    assert parameters_of(again) == parameters_of(model)
+    assert (again.form, told) == (model.form, how)
+    assert again.fuse(slices).tobytes() == model.fuse(slices).tobytes()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["deep.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["shape", "missing", "more", "type", "infinite", "heads", "kind", "no header", "no tensors"]
+)
+def test_a_file_of_another_form_is_refused(trained, tmp_path, wrong):
+    """With its name, and without a word of it taken over."""
+    torch, safetensors = extra("torch"), extra("safetensors.torch")
+    model, how = trained
+    path = tmp_path / "deep.safetensors"
+    parameters, name = dict(model.parameters), "user.query"
+    spoilt = {
+        "shape": {name: parameters[name][:, :3].contiguous()},
+        "more": {"user.other": torch.zeros(3)},
+        "type": {name: parameters[name].double()},
+        "infinite": {name: parameters[name] / 0},
+    }
+    if wrong == "missing":
+        del parameters[name]
+    header = msgspec.json.encode({"kind": "deep fusion 1", "form": model.form, "trained": how}).decode()
+    if wrong == "heads":
+        header = header.replace('"heads":2', '"heads":3')
+    if wrong == "kind":
+        header = header.replace("deep fusion 1", "deep fusion 2")
+    metadata = None if wrong == "no header" else {"penchant": header}
+    content = safetensors.save(parameters | spoilt.get(wrong, {}), metadata=metadata)
+    path.write_bytes(b"not tensors" if wrong == "no tensors" else content)
+    with pytest.raises(ConfigurationError, match=r"deep\.safetensors is no model of deep fusion"):
+        load(path)
+
+
+def test_a_model_that_is_not_there_is_said_to_be_missing(tmp_path):
+    """As a mistake in the settings is."""
+    with pytest.raises(ConfigurationError, match="is no model of deep fusion"):
+        load(tmp_path / "none.safetensors")
