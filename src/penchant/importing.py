@@ -459,8 +459,8 @@ def movielens_entities(path: Path) -> dict[str, str]:
         ConfigurationError: the file is not there, or a line is of another kind.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return dict(tuple(line.split("\t")) for line in lines if line)
+        pairs = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]
+        return {film: entity for film, entity in pairs}  # noqa: C416  a line of another kind does not unpack
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or 'a line is no film and its entity'}"

@@ -10,6 +10,7 @@ from PIL import Image
 
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.embedder import space as encoder_space
+from penchant.profile.entities import GraphModel
 from penchant.profile.fusion import space_of
 from penchant.profile.graph import Graph
 from penchant.profile.identity import Identity
@@ -20,13 +21,14 @@ from penchant.settings import load_settings
 from penchant.streams.codec import decode
 from penchant.streams.content import ContentHandler
 from penchant.streams.dead_letters import DeadLetter
-from penchant.streams.entities import EntityKeeper
+from penchant.streams.entities import EntityKeeper, model_event, vector_event
 from penchant.streams.events import Item, ItemReady, Media, MediaUpload, Post
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch
 from penchant.streams.records import Record
 
 NOW = 1_750_000_000_000
+ONE = "1" * 16
 
 
 def picture(colour="red"):
@@ -197,3 +199,55 @@ async def test_the_same_batch_twice_changes_nothing(handler, items):
     before = await items._load(f"i{number}" for number in range(5))
     await handler.handle(same)
     assert await items._load(f"i{number}" for number in range(5)) == before
+
+
+async def test_a_published_graph_places_items_and_what_is_malformed_is_a_dead_letter(handler, items):
+    """Items keep their text beside the graph's slice; one withdrawn keeps its vector, and its place follows."""
+    await handler.handle(batch("items", *(Item(item_id=name, title="A film", entity=name) for name in "ab")))
+    text = items.space.split((await items.vectors(["a"]))["a"])["text"]
+    await handler.handle(batch("items", None, first=2, key=b"b"))
+    vectors = [vector_event(name, ONE, np.eye(6, dtype=np.float32)[row]) for row, name in enumerate("ab")]
+    handled = await handler.handle(batch("entity-vectors", *vectors, b"\x81"))
+    assert letters(handled) == [(2, "malformed")]
+    model = GraphModel(
+        fingerprint=ONE,
+        operation="add",
+        mean=np.zeros(6, np.float32),
+        components=np.eye(6, dtype=np.float32)[:4],
+        forward={},
+        backward={},
+    )
+    wrong = msgspec.structs.replace(model_event(model), components=bytes(4))
+    handled = await handler.handle(batch("graph-model", model_event(model), wrong))
+    assert letters(handled) == [(1, "dimension")]
+    for row, name in enumerate("ab"):
+        slices = items.space.split((await items.vectors([name]))[name])
+        np.testing.assert_allclose(slices["graph"], np.eye(4)[row], atol=1e-6)
+        np.testing.assert_allclose(slices["text"], text, atol=1e-5)
+    stored = await items.get(["a", "b"])
+    assert (stored["a"].listed, stored["b"].listed) == (True, False)
+    await handler.handle(batch("graph-model", None, first=2, key=b"model"))
+    for name in "ab":
+        assert items.space.split((await items.vectors([name]))[name]).keys() == {"text"}
+
+
+async def test_an_item_is_written_with_the_place_that_is_known(handler, items):
+    """An edited item does not lose its place for a while; one that names another entity takes that one's."""
+    first = [vector_event(name, ONE, np.eye(4, dtype=np.float32)[row]) for row, name in enumerate("ab")]
+    await handler.handle(batch("entity-vectors", *first))
+    model = GraphModel(
+        fingerprint=ONE,
+        operation="add",
+        mean=np.zeros(4, np.float32),
+        components=np.eye(4, dtype=np.float32),
+        forward={},
+        backward={},
+    )
+    await handler.handle(batch("graph-model", model_event(model)))
+    for offset, (title, entity) in enumerate([("one", "a"), ("two", "a"), ("three", "b"), ("four", None)]):
+        await handler.handle(batch("items", Item(item_id="film", title=title, entity=entity), first=offset))
+        slices = items.space.split((await items.vectors(["film"]))["film"])
+        if entity is None:
+            assert "graph" not in slices
+        else:
+            np.testing.assert_allclose(slices["graph"], np.eye(4)["ab".index(entity)], atol=1e-6)
