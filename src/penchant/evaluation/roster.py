@@ -20,6 +20,7 @@ from penchant.evaluation.baselines.last_item import LastItem
 from penchant.evaluation.baselines.popularity import Popularity
 from penchant.evaluation.catalogue import slices_of
 from penchant.evaluation.configurations import configurations
+from penchant.evaluation.deep import Deep
 from penchant.evaluation.fusions import Fusions
 from penchant.evaluation.ours import Ours
 from penchant.evaluation.protocol import Contestant
@@ -75,6 +76,7 @@ def makers() -> list[Maker]:
     return [
         ours,
         lambda given: Fusions(len(given.stream.users), given.whitened, given.settings.fusion.model_dump()),
+        deep,
         *baselines(),
     ]
 
@@ -108,6 +110,17 @@ def ours(given: Material) -> Ours:
         limits=Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits),
         seed=given.seed,
         released=times(given.stream.released),
+    )
+
+
+def deep(given: Material) -> Deep:
+    """Deep fusion, kept beside the vectors of texts."""
+    return Deep(
+        len(given.stream.users),
+        given.whitened,
+        content=given.calibration.fingerprint,
+        seed=given.seed,
+        folder=given.settings.data_dir / "evaluation",
     )
 
 
