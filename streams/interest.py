@@ -35,6 +35,7 @@ from penchant.streams.events import Because, Recommendations, Recommended, Sourc
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch
 from penchant.streams.ledger import Due, Handled, Touch
+from penchant.streams.quality import Quality
 from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic
 
@@ -67,6 +68,7 @@ class InterestHandler:
         self._updater = updater
         self._vectors = vectors
         self._ranker = ranker
+        self._quality = Quality(settings.profile.cached_profiles)
         # One batch at a time, whatever its topic: one write in flight per user, and the order argued for above.
         self._one_at_a_time = asyncio.Lock()
 
@@ -92,7 +94,9 @@ class InterestHandler:
                     tellings.setdefault(user, []).append((signal, telling))
                 newest[user] = record
             settled = {(batch.topic, partition): offset for partition, offset in batch.settled.items()}
+            judged = self._quality.judge(signals)
             applied = await self._updater.apply(signals, tellings, settled)
+            self._quality.settle(signals, judged)
             metrics.CONFLICTS.labels(LANE).inc(applied.refused)
         outputs += [(one.origin[1], self._transition(one)) for one in applied.transitions]
         stored = now_ms()
@@ -112,6 +116,8 @@ class InterestHandler:
         # As of the record, not of the wall clock: the same log gives the same lists.
         lists = await self._ranker.rank(known, [touches[profile.user].recorded for profile in known])
         ranked = now_ms()
+        for profile, items in zip(known, lists, strict=True):
+            self._quality.give(profile, [item.item_id for item in items])
         return [
             Output(
                 topic=self._recommendations,
@@ -123,9 +129,10 @@ class InterestHandler:
         ]
 
     async def release(self) -> None:
-        """Forgets the profiles in memory."""
+        """Forgets the profiles and lists in memory."""
         async with self._one_at_a_time:
             self._updater.forget_all()
+            self._quality.forget_all()
 
     def _transition(self, transition: Transition) -> Output:
         """A transition as it is published."""

@@ -8,8 +8,12 @@ __all__ = [
     "CONFLICTS",
     "DEAD_LETTERS",
     "FENCED",
+    "HITS",
+    "LIKES",
+    "LISTED_ITEMS",
     "LISTS",
     "LOST_TO_RETENTION",
+    "RECIPROCAL_RANKS",
     "RECORDS",
     "REFRESH_SECONDS",
     "RETRIES",
@@ -31,3 +35,9 @@ BATCH_SECONDS = Histogram(
     "penchant_batch_seconds", "Time from taking a batch to its being in the store", ["lane", "topic"]
 )
 REFRESH_SECONDS = Histogram("penchant_publication_seconds", "Time to rank, publish and commit", ["lane"])
+LIKES = Counter(
+    "penchant_likes_total", "Likes of items new to their users, of users who had been given a list", ["after"]
+)
+HITS = Counter("penchant_likes_listed_total", "Those of items on that list", ["after"])
+RECIPROCAL_RANKS = Counter("penchant_likes_reciprocal_ranks_total", "Sum of 1 / place of those", ["after"])
+LISTED_ITEMS = Gauge("penchant_listed_items", "Different items on the lists that users were given last")

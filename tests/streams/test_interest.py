@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from penchant.profile.cache import ItemVectors
 from penchant.profile.fusion import Slice, Space
@@ -260,3 +261,23 @@ async def test_who_is_not_known_has_no_list(lane):
     handler, _, _ = lane
     touch = Touch(positions={("clicks", 1): 0}, recorded=NOW, stored=NOW)
     assert await handler.refresh([Due(user="stranger", touch=touch)]) == []
+
+
+async def test_likes_are_judged_by_the_list_given_before(lane):
+    """A like of what the list names is a hit; sent again it is nothing, and after a release nothing is remembered."""
+    handler, _, _ = lane
+
+    def counted():
+        names = ("penchant_likes_total", "penchant_likes_listed_total")
+        return [REGISTRY.get_sample_value(name, {"after": "sitting"}) or 0.0 for name in names]
+
+    made = (await lists(handler, await handler.handle(batch("clicks", click("e1", "ada", "i1")))))["ada"]
+    likes, hits = counted()
+    hit = batch("clicks", click("e2", "ada", made.items[0].item_id), first=1)
+    await lists(handler, await handler.handle(hit))
+    assert counted() == [likes + 1, hits + 1]
+    await handler.handle(hit)
+    assert counted() == [likes + 1, hits + 1]
+    await handler.release()
+    await handler.handle(batch("clicks", click("e3", "ada", "i5"), first=2))
+    assert counted() == [likes + 1, hits + 1]

@@ -1,0 +1,109 @@
+"""Live quality: a like is judged by the list given before it, once, and only where there could be a hit."""
+
+import pytest
+from prometheus_client import REGISTRY
+
+from penchant.profile.fusion import Slice, Space
+from penchant.profile.identity import Identity
+from penchant.profile.profiles import Profiles
+from penchant.profile.signals import Action, Signal
+from penchant.profile.state import Limits
+from penchant.streams.quality import ABSENCE_MS, Judged, Quality
+
+NOW = 1_750_000_000_000
+LIMITS = Limits(strong=9, weak=9, seen_bits=1_024)
+EMPTY = Profiles(None, "profiles", Space((Slice("text", 3, 1.0, "t"),)), Identity("key"), LIMITS)
+
+
+def like(item, at=NOW + 1, weight=2.0):
+    """A signal on an item."""
+    return Signal(at, f"{item}-{at}", item, Action.LIKE, weight)
+
+
+def profile(user="ada", *signals):
+    """A user who has met something at NOW, besides other things."""
+    empty = EMPTY.empty(user)
+    met = Signal(NOW, "met", "met", Action.CLICK, 1.0)
+    return type(empty)(
+        user=user, state=empty.state.adding([met, *signals], LIMITS), short=empty.short, long=empty.long,
+        interest=empty.interest,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def quality():
+    """Ada has been given a list of three."""
+    made = Quality(2)
+    made.give(profile(), ["a", "b", "c"])
+    yield made
+    made.forget_all()
+
+
+def counted(name, after):
+    """A counter."""
+    return REGISTRY.get_sample_value(f"penchant_likes{name}_total", {"after": after}) or 0.0
+
+
+def test_a_like_is_looked_for_on_the_list(quality):
+    """Its place on the list, or none; after a pause of eight hours it came after an absence."""
+    later = NOW + ABSENCE_MS
+    assert quality.judge({"ada": [like("b")]}) == [Judged(2, "sitting")]
+    assert quality.judge({"ada": [like("x")]}) == [Judged(0, "sitting")]
+    assert quality.judge({"ada": [like("a", later), like("c", later + 5)]}) == [
+        Judged(1, "absence"),
+        Judged(3, "sitting"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [like("met"), like("b", at=NOW), like("b", weight=0.5), Signal(NOW + 1, "p", "own", Action.POST, 2.0)],
+    ids=["met before", "older than the list", "no like", "written"],
+)
+def test_what_could_not_have_been_a_hit_is_not_judged(quality, signal):
+    """Lists name nothing that was met, and know nothing of what came before them."""
+    assert quality.judge({"ada": [signal]}) == []
+
+
+def test_strangers_are_not_judged(quality):
+    """Who was given no list has nothing to be judged by."""
+    assert quality.judge({"bob": [like("a")]}) == []
+
+
+def test_an_item_is_judged_once(quality):
+    """Within a batch, over batches, and when its record is read again after the next list."""
+    once = {"ada": [like("a"), like("a", NOW + 2)]}
+    judged = quality.judge(once)
+    assert judged == [Judged(1, "sitting")] == quality.judge(once)  # a batch that failed is judged again
+    quality.settle(once, judged)
+    assert quality.judge(once) == []
+    assert quality.judge({"ada": [like("b", NOW + 2 + ABSENCE_MS)]}) == [Judged(2, "absence")]
+    assert quality.judge({"ada": [like("b", NOW + 1 + ABSENCE_MS)]}) == [Judged(2, "sitting")]
+    quality.give(profile("ada", like("a")), ["b", "c"])
+    assert quality.judge(once) == []
+
+
+def test_counters_give_hit_rate_and_mean_reciprocal_rank(quality):
+    """Likes, those listed, and the sum of one over their places."""
+    before = [counted(name, "sitting") for name in ("", "_listed", "_reciprocal_ranks")]
+    batch = {"ada": [like("b"), like("x"), like("c")]}
+    quality.settle(batch, quality.judge(batch))
+    after = [counted(name, "sitting") for name in ("", "_listed", "_reciprocal_ranks")]
+    assert [now - then for now, then in zip(after, before, strict=True)] == pytest.approx([3, 2, 1 / 2 + 1 / 3])
+
+
+def test_lists_are_remembered_up_to_a_bound(quality):
+    """The oldest goes first; the items counted are those of the lists that are left."""
+
+    def listed():
+        return REGISTRY.get_sample_value("penchant_listed_items")
+
+    assert listed() == 3
+    quality.give(profile("bob"), ["c", "d"])
+    assert listed() == 4
+    quality.give(profile("cleo"), ["d"])
+    assert listed() == 2
+    assert quality.judge({"ada": [like("a")]}) == []
+    quality.forget_all()
+    assert listed() == 0
+    assert quality.judge({"bob": [like("c")]}) == []
