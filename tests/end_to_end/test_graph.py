@@ -1,7 +1,10 @@
 """The knowledge graph, from facts on a topic to the part that it has in a recommendation."""
 
 import json
+from functools import partial
+from uuid import uuid4
 
+import httpx
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +17,7 @@ from penchant.streams.knowledge import triple_key
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic
 from penchant.streams.worker import build_parts
+from tests.stage import Stage
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -82,34 +86,42 @@ def test_facts_become_a_part_of_recommendations(kafka, make_stage, tmp_path):
             stage.send([triple(stage, Triple(head=LATE, relation="genre", tail="western")), item(stage, LATE)])
             stage.send([like(stage, 0)])
             stage.await_settled(worker)
-            worker.await_that(lambda: f"item-{LATE}" in placed(worker), "the late film is placed")
+            in_place = partial(all_placed, stage, worker, tmp_path)
+            worker.await_that(lambda: in_place(first["model"]), "all are placed", pause_s=0.5)
             stage.send([like(stage, 1)])
             stage.await_settled(worker)
             listed = stage.lists()["ada"].items
-            assert any(of_graph(one.parts) > 0 for one in listed)
+            assert any(name.startswith(f"{GRAPH}_") and part for one in listed for name, part in one.parts.items())
             second = penchant(stage, "publish", tmp_path / "two")
             assert second["model"] != first["model"]
-            stage.await_settled(worker)
-            worker.await_that(lambda: f"item-{LATE}" in placed(worker), "the late film is placed anew")
+            worker.await_that(lambda: in_place(second["model"]), "all are placed anew", pause_s=0.5)
+            found = held(stage, worker, tmp_path)
             assert worker.stop() == 0
-        films = [f"item-{film}" for film in (*FILMS, LATE)]
-        found = stage.snapshot(films)
-        assert {one.placed.model for one in found.items.values()} == {second["model"]}
-        assert {name for name, one in found.items.items() if one.placed.mean} == {f"item-{LATE}"}
         space = build_parts(stage.settings).space
-        slices = {name: space.split(found.vectors[name])[GRAPH] for name in films}
+        slices = {name: space.split(vector)[GRAPH] for name, vector in found.vectors.items()}
         assert agreement(slices, "western", "western") > agreement(slices, "western", "musical") + 0.2
 
 
-def placed(worker):
-    """The items on ada's list that the graph speaks for, as the worker would make it now."""
-    answer = worker.get("/recommendations/ada").json()
-    return {one["item_id"] for one in answer["items"] if of_graph(one["parts"]) > 0}
+def held(stage, worker, folder):
+    """What the store of a running worker holds of the films, from a copy."""
+    place = folder / f"copy-{uuid4().hex}"
+    place.mkdir()
+    address = f"http://127.0.0.1:{worker.port}/snapshot"
+    answer = httpx.post(address, json={"folder": str(place / "store")}, timeout=30, trust_env=False)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    copy = Stage(stage.settings.model_copy(update={"data_dir": place}), place)
+    return copy.snapshot([f"item-{film}" for film in (*FILMS, LATE)])
 
 
-def of_graph(parts):
-    """What the graph says for an item, or against it."""
-    return sum(part for feature, part in parts.items() if feature.startswith(GRAPH))
+def all_placed(stage, worker, folder, model):
+    """Whether every film has its place by a model, the late one by its neighbours."""
+    items = held(stage, worker, folder).items
+    marks = {name: one.placed for name, one in items.items() if one.placed is not None and one.placed.model}
+    assert len({mark.model for mark in marks.values()}) <= 1, "places of two models"
+    own = {f"item-{film}" for film in FILMS}
+    return marks.keys() == {*own, f"item-{LATE}"} and all(
+        (mark.model, mark.mean) == (model, name not in own) for name, mark in marks.items()
+    )
 
 
 def agreement(slices, kind, other):
