@@ -6,6 +6,7 @@ that no user can overwrite the catalogue or another user's items.
 """
 
 import hashlib
+from functools import lru_cache
 from uuid import UUID
 
 __all__ = ["OWN_PREFIX", "Identity", "item_point", "position_point"]
@@ -44,8 +45,9 @@ class Identity:
         return hashlib.blake2b(user.encode(), key=self._key, digest_size=size, person=person).digest()
 
 
+@lru_cache(65_536)
 def item_point(item_id: str) -> UUID:
-    """The id of the point that holds an item."""
+    """The id of the point that holds an item; remembered, for a list asks for hundreds of them."""
     return UUID(bytes=hashlib.blake2b(item_id.encode(), digest_size=16, person=b"item").digest())
 
 
