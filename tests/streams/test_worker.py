@@ -81,6 +81,13 @@ async def test_lanes_that_do_not_exist_are_refused(lanes):
     assert "content, interest" in refused.value.hint
 
 
+def test_a_weight_of_no_feature_is_refused(tmp_path):
+    """Before anything runs, with the nearest one that there is."""
+    settings = load_settings(data_dir=tmp_path, recommend={"weights": {"image_lnog": 0.4}})
+    with pytest.raises(ConfigurationError, match="image_long"):
+        build_parts(settings)
+
+
 async def test_missing_topics_are_named(settings):
     """A worker does not start to work beside a topic that is not there; it says which one, and what creates it."""
     elsewhere = settings.model_copy(update={"namespace": "elsewhere"})
