@@ -46,7 +46,7 @@ class Form(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     slices: dict[str, int]
     dimension: int = 64
-    heads: int = 4
+    heads: int = 2
     remembered: int = 20
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
