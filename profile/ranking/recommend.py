@@ -219,7 +219,9 @@ class Ranker:
         """For each chosen candidate the signals that account for most of its score."""
         spread = deviations(request.features).astype(np.float64)
         scales = np.divide(weights, spread, out=np.zeros_like(weights), where=spread > 0)
-        signals = list(dict.fromkeys((*request.counted, *(request.liked[item_id] for item_id in request.recent))))
+        started_from = [request.liked[item_id] for item_id in request.recent]
+        known = set(request.counted)
+        signals = [*request.counted, *(signal for signal in started_from if signal not in known)]
         places = {signal: place for place, signal in enumerate(signals)}
         parts = np.zeros((len(chosen), len(signals)))
         of_content = scales[: len(self._content)]
@@ -227,7 +229,7 @@ class Ranker:
             request.past, request.memory, request.targets, chosen, scales=of_content, horizons=self._horizons
         )
         scale = scales[self._features.index("transitions")]
-        recent = [places[request.liked[item_id]] for item_id in request.recent]
+        recent = [places[signal] for signal in started_from]
         parts[:, recent] += transition_parts(request.terms, chosen, scale)
         loudest = np.argsort(-parts, axis=1, kind="stable")[:, : self._reasons]
         return [
