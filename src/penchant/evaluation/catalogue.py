@@ -17,7 +17,7 @@ __all__ = ["slices_of"]
 
 FACTS = "kg.txt"
 ENTITIES = "item_index2entity_id.txt"
-DIMENSION = 64
+DIMENSION = 128
 PERIOD_YEARS = 5
 
 

@@ -39,6 +39,7 @@ def incidence_vectors(attributes: Sequence[frozenset[str]], dimension: int) -> N
     unit = csr_array((matrix.data * rows, indices, indptr), shape=matrix.shape)
     left, values, _ = svds(unit, k=dimension, v0=np.random.default_rng(SEED).standard_normal(min(unit.shape)))
     found = left * values
+    found = (found - found.mean(axis=0)) * (lengths > 0)[:, None]  # what all items have in common tells none apart
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     vectors: NDArray[np.float32] = np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0).astype(
         np.float32
