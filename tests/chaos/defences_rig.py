@@ -38,7 +38,7 @@ from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, decode, encode
 from penchant.streams.connection import partition_of
-from penchant.streams.events import Click, Recommendations
+from penchant.streams.events import Click, ClickAction, Recommendations
 from penchant.streams.interest import GROUP, LANE, TOPICS, InterestHandler
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch, Lane
@@ -364,10 +364,14 @@ class World:
     Args:
         stage: the namespace, seen from outside.
         folder: for the store.
+
+    Attributes:
+        action: what users do.
     """
 
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.stage = stage
+        self.action = ClickAction.CLICK
         self.ends: Counter[int] = Counter()  # next offset of each partition of `clicks`
         self.sent: dict[str, set[str]] = {}  # event ids by user
         self._folder = folder
@@ -419,7 +423,13 @@ class World:
     async def clicks(self, *clicks: tuple[str, str]) -> None:
         """Sends clicks, each a user and an event id, all at once."""
         events = [
-            Click(event_id=event_id, user_id=user, item_id=ITEMS[number(event_id)], at=NOW + number(event_id))
+            Click(
+                event_id=event_id,
+                user_id=user,
+                item_id=ITEMS[number(event_id)],
+                action=self.action,
+                at=NOW + number(event_id),
+            )
             for user, event_id in clicks
         ]
         await self._send([(event.user_id, encode(event)) for event in events])
