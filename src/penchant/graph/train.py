@@ -71,7 +71,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
 RECIPES: Mapping[ModelName, Recipe] = {
     "transe": Recipe(dimension=128, batch=512, rate=0.005, epochs=60, every=4, patience=3, negatives=32, margin=9.0),
     "complex": Recipe(dimension=256, batch=256, rate=0.1, epochs=60, every=3, patience=3, decay=0.2),
-    "rotate": Recipe(dimension=128, batch=512, rate=0.02, epochs=60, every=5, patience=3, negatives=16, margin=3.0),
+    "rotate": Recipe(dimension=128, batch=512, rate=0.01, epochs=60, every=4, patience=3, negatives=32, margin=6.0),
 }
 
 
