@@ -92,11 +92,13 @@ def place(model: GraphModel, vector: Vector) -> Vector:
         vector: shape (width,).
 
     Returns:
-        Shape (dimension of the slice,); zeros for a vector that is the mean, which has no direction.
+        Shape (dimension of the slice,); zeros for a vector that has no direction there: the mean itself, or one so long
+        that its length is no number.
     """
     projected = model.components @ (vector - model.mean)
     length = np.linalg.norm(projected)
-    return (projected / length).astype(np.float32) if length else np.zeros(len(projected), np.float32)
+    usable = 0 < length < np.inf  # of what is no number nothing is true
+    return (projected / length).astype(np.float32) if usable else np.zeros(len(projected), np.float32)
 
 
 def translated(model: GraphModel, vector: Vector, facing: Facing) -> Vector:

@@ -57,7 +57,7 @@ class Graph:
             name=self._collection,
             vectors=UNUSED,
             indexes={"head": "keyword", "tail": "keyword", PRESENT: "bool"},
-            fingerprint="facts",
+            fingerprint="facts-2",
         )
 
     async def add(self, fact: Fact, version: FactVersion) -> None:

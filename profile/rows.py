@@ -4,6 +4,7 @@ A row is kept whole, packed, in the payload; what is searched by are views of it
 each; since a row knows what it has taken in, a batch may be applied again after any crash.
 """
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
@@ -179,7 +180,7 @@ class Rows:
             names: dict[UUID, str] = {}
             for item_id, mine in pending.items():
                 before, token = stored.get(item_id, (Row(item_id=item_id), None))
-                row = before.adding(mine)
+                row = await asyncio.to_thread(before.adding, mine)  # thousands, where all like one item
                 if row is not before:
                     point = point_of(row)
                     names[point.id] = item_id

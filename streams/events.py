@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from penchant.profile.affinity import MOST_PREVIOUS
 from penchant.profile.signals import Action
 
 __all__ = [
@@ -47,7 +48,8 @@ MAX_INLINE_BYTES = 8 * 2**20
 MAX_VECTOR_BYTES = 32 * 2**10  # 8,192 components
 MAX_PROJECTION_BYTES = 8 * 2**20
 MAX_RELATIONS = 10_000
-MAX_PREVIOUS = 1_000
+MAX_PREVIOUS = MOST_PREVIOUS
+MAX_PARTITION, MAX_OFFSET = 2**31 - 1, 2**63 - 1  # what Kafka has numbers for
 MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
@@ -199,9 +201,9 @@ class ItemReady(Struct, frozen=True, kw_only=True, tag_field="type", tag="item-r
 class SourcePosition(Struct, frozen=True, kw_only=True):
     """A record: of a list's inputs, the newest one of its partition."""
 
-    topic: str
-    partition: int
-    offset: int
+    topic: Annotated[str, Meta(min_length=1, max_length=249)]
+    partition: Annotated[int, Meta(ge=0, le=MAX_PARTITION)]
+    offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
 
 
 class Transition(Struct, frozen=True, kw_only=True, tag_field="type", tag="transition"):

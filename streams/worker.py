@@ -271,10 +271,10 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
             running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
             tasks.append(asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep"))
-            tasks.append(asyncio.create_task(calibrated(settings, parts), name="calibration"))
         if affinity.LANE in lanes:
             handler = affinity.AffinityHandler(settings, parts.rows)
             running[affinity.LANE] = build_lane(settings, parts, app, handler, affinity.LANE)
+        tasks.append(asyncio.create_task(calibrated(settings, parts), name="calibration"))
         api = build_api(
             parts.profiles,
             parts.ranker,

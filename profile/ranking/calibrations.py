@@ -56,7 +56,9 @@ class Calibrations:
         )
 
     async def in_force(self, at_least: int) -> Calibration | None:
-        """The calibration; made now if there is none, and the catalogue has so many listed items; else None.
+        """The calibration; made now if there is none and the catalogue has so many listed items; else None.
+
+        None is made either while no slice has twice as many items as components.
 
         Raises:
             StoreUnavailable: the store does not answer.
@@ -75,8 +77,12 @@ class Calibrations:
         return Calibration({one.name: unpacked(one) for one in packed})
 
     async def _make(self) -> None:
-        vectors = np.stack([vector async for vector in self._items.contents(most=MOST_ITEMS)])
-        made = await asyncio.to_thread(calibrated, self._items.space, vectors)
+        vectors = [vector async for vector in self._items.contents(most=MOST_ITEMS)]
+        if not vectors:
+            return
+        made = await asyncio.to_thread(calibrated, self._items.space, np.stack(vectors))
+        if not made.slices:
+            return
         packed = [Packed(name, one.mean.tobytes(), one.map.tobytes()) for name, one in made.slices.items()]
         payload = {SLICES: base64.b64encode(msgspec.msgpack.encode(packed)).decode(), TOKEN: new_token()}
         await self._store.write(self._collection, [Write(point=Point(id=POINT, payload=payload), expected=None)])

@@ -23,7 +23,7 @@ __all__ = ["Calibration", "Whitening", "calibrate", "whitening_of"]
 Vectors = NDArray[np.float32]
 
 POWER = 0.5  # of the standard deviations that components are divided by: 0 centres, 1 whitens
-LEAST_ITEMS = 200  # of a slice: fewer say little about the catalogue that is to come
+LEAST_ITEMS = 2  # for each component of a slice: fewer say little about the catalogue that is to come
 QUIETEST = 1e-3  # of the loudest component's standard deviation: below, there is rounding
 
 
@@ -91,7 +91,7 @@ def calibrate(slices: Mapping[str, Vectors]) -> Calibration:
     found = {}
     for name, vectors in slices.items():
         present = vectors[vectors.any(axis=1)]
-        if name != GRAPH and len(present) >= LEAST_ITEMS:
+        if name != GRAPH and len(present) >= LEAST_ITEMS * vectors.shape[1]:
             found[name] = whitening_of(present)
     return Calibration(found)
 

@@ -1,10 +1,11 @@
 """Interest vectors are what a slow loop in double precision gives, and the signals account for all of a score."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penchant.profile.interest import Horizons, interest_views
@@ -31,17 +32,18 @@ USER = st.lists(ONE, max_size=12)
 
 
 def slowly(signals, as_of):
-    """One user's views, signal by signal with Python's own numbers: short, long, interest, rho."""
+    """One user's views, signal by signal in fractions, which no age underflows: short, long, interest, rho."""
 
     def horizon(half_life):
-        total, mass = [0.0] * D, 0.0
+        total, mass = [Fraction(0)] * D, Fraction(0)
         for signal in signals:
             if signal.item_id in ROWS:
-                weight = signal.weight * 2.0 ** (-(as_of - signal.time) / half_life)
+                halvings, rest = divmod((as_of - signal.time) / half_life, 1)
+                weight = Fraction(signal.weight) * Fraction(2.0**-rest) / 2 ** int(halvings)
                 mass += abs(weight)
                 for place, component in enumerate(VECTORS[ROWS[signal.item_id]]):
-                    total[place] += weight * float(component)
-        return ([component / mass for component in total] if mass else total), mass
+                    total[place] += weight * Fraction(float(component))
+        return [float(component / mass) if mass else 0.0 for component in total], float(mass)
 
     def unit(vector):
         length = math.sqrt(math.fsum(component * component for component in vector))
@@ -59,6 +61,7 @@ def views(*users, as_of=NOW):
     return interest_views(list(users), [as_of] * len(users), ROWS, VECTORS, HORIZONS)
 
 
+@example([[Signal(NOW - 30_390_660_893, "e", ITEMS[0], Action.LIKE, 1.03125)]])  # its short weight is subnormal
 @given(st.lists(USER, min_size=1, max_size=4))
 def test_views_equal_a_slow_loop_in_double_precision(users):
     """All vectors, and the share of the short one, to what single precision holds."""

@@ -8,6 +8,8 @@ import pytest
 from penchant.profile.ranking.calibrations import Calibrations
 from penchant.profile.ranking.whitening import LEAST_ITEMS, Calibration, calibrate
 
+ENOUGH = 5 * LEAST_ITEMS * 4  # items, for slices of at most four components
+
 
 @pytest.fixture
 async def calibrations(edge, items):
@@ -19,10 +21,10 @@ async def calibrations(edge, items):
 
 async def test_a_catalogue_is_calibrated_once_when_it_has_grown(calibrations, catalogue, items, edge):
     """Not before; then by all listed items; and what comes later changes nothing, for whoever asks."""
-    first = await catalogue(*(f"i{number}" for number in range(LEAST_ITEMS)))
+    first = await catalogue(*(f"i{number}" for number in range(ENOUGH)))
     await catalogue("unlisted", listed=False)
-    assert await calibrations.in_force(LEAST_ITEMS + 1) is None
-    found = await calibrations.in_force(LEAST_ITEMS)
+    assert await calibrations.in_force(ENOUGH + 1) is None
+    found = await calibrations.in_force(ENOUGH)
     expected = calibrate(Calibration().split(items.space, np.stack(list(first.values()))))
     assert set(found.slices) == {"text", "image"}
     for name, whitening in found.slices.items():
@@ -30,14 +32,21 @@ async def test_a_catalogue_is_calibrated_once_when_it_has_grown(calibrations, ca
         # Components have no sign of their own; what they make of distances is what counts.
         squares = (whitening.map @ whitening.map.T, expected.slices[name].map @ expected.slices[name].map.T)
         assert squares[0] == pytest.approx(squares[1], abs=1e-3)
-    await catalogue(*(f"later{number}" for number in range(LEAST_ITEMS)), seed=1)
+    await catalogue(*(f"later{number}" for number in range(ENOUGH)), seed=1)
     again = await Calibrations(edge, "calibration", items).in_force(1)
     assert again.fingerprint == found.fingerprint
 
 
+async def test_a_catalogue_too_small_for_its_slices_waits(calibrations, catalogue):
+    """However few items are asked for, and where there are none at all: nothing is made that could not be mended."""
+    assert await calibrations.in_force(0) is None
+    await catalogue("i0", "i1", "i2")
+    assert await calibrations.in_force(1) is None
+
+
 async def test_workers_that_calibrate_at_once_agree(calibrations, catalogue, items, edge):
     """The first to write has its way, and the others take what it wrote."""
-    await catalogue(*(f"i{number}" for number in range(LEAST_ITEMS)))
+    await catalogue(*(f"i{number}" for number in range(ENOUGH)))
     others = [Calibrations(edge, "calibration", items) for _ in range(3)]
-    found = await asyncio.gather(*(one.in_force(LEAST_ITEMS) for one in (calibrations, *others)))
+    found = await asyncio.gather(*(one.in_force(ENOUGH) for one in (calibrations, *others)))
     assert len({one.fingerprint for one in found}) == 1

@@ -44,7 +44,7 @@ def test_what_is_absent_stays_absent():
 
 def test_a_small_catalogue_calibrates_nothing():
     """Few items say little about those to come: their slice stays as it is, and others do not."""
-    small, large = cone(LEAST_ITEMS - 1), cone(LEAST_ITEMS)
+    small, large = cone(8 * LEAST_ITEMS - 1), cone(8 * LEAST_ITEMS)
     assert set(calibrate({"image": small, "text": large}).slices) == {"text"}
 
 
