@@ -80,6 +80,12 @@ def test_the_same_seed_gives_the_same_vectors(facts, trained):
     assert model_fingerprint(other.embedding) != model_fingerprint(again.embedding)
 
 
+def test_one_epoch_is_a_training_too(facts):
+    """However short, the model is looked at, ranks, and can be kept."""
+    found = train(facts, "complex", recipe=with_changes(RECIPES["complex"], dimension=8, epochs=1))
+    assert found.best_epoch == found.epochs == 1
+
+
 def test_what_hangs_together_lies_together(trained):
     """Trained ComplEx tells the two families apart."""
     embedding = trained["complex"].embedding

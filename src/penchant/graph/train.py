@@ -170,7 +170,15 @@ class Best:
         return epoch - self.epoch >= self._every * self._patience
 
     def restore(self) -> None:
-        """Gives the model its best parameters back."""
+        """Gives the model its best parameters back.
+
+        Raises:
+            ConfigurationError: it never had any that rank.
+        """
+        if not self._state:
+            raise ConfigurationError(
+                "Training came to numbers that rank nothing", hint="Try another --model, or a smaller --dimension."
+            )
         self._model.load_state_dict(self._state)
 
     @staticmethod
@@ -315,7 +323,8 @@ def trained(pykeen: PyKeen, facts: Facts, name: ModelName, *, recipe: Recipe, se
         figures = {f"hits_at_{k}": found.get_metric(f"both.realistic.hits_at_{k}") for k in HITS}
         return Ranks(mrr=found.get_metric("both.realistic.inverse_harmonic_mean_rank"), **figures)
 
-    best = Best(model, lambda: ranks(valid, train).mrr, every=recipe.every, patience=recipe.patience, progress=progress)
+    every = min(recipe.every, recipe.epochs)  # a short training is looked at once as well
+    best = Best(model, lambda: ranks(valid, train).mrr, every=every, patience=recipe.patience, progress=progress)
     started = time.perf_counter()
     losses = loop.train(
         triples_factory=train,
