@@ -100,6 +100,16 @@ def test_places_are_unit_vectors_in_the_strongest_components(rows):
     assert not place(published, mean).any()
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")
+@pytest.mark.parametrize("component", [np.finfo(np.float32).max, -np.finfo(np.float32).max, np.nan])
+def test_a_vector_too_long_to_be_measured_has_no_place(rows, component):
+    """What a forged vector overflows to is nothing, and never what is no number."""
+    published = model("add", rows, forward=rows[0], backward=-rows[0])
+    forged = np.full(WIDTH, component, np.float32)
+    assert not place(published, forged).any()
+    assert not place(published, translated(published, forged, Facing("r", "e", forward=True))).any()
+
+
 def test_a_slice_wider_than_the_vectors_is_filled_with_zeros():
     """Two entities differ in one direction: the other components of the slice say nothing."""
     mean, components = principal(np.array([[1, 0], [0, 1]], np.float32), 4)

@@ -1,5 +1,6 @@
 """The affinity lane's handler: transitions into rows, bad ones out of the way."""
 
+import msgspec
 import pytest
 
 from penchant.profile.rows import Rows
@@ -67,3 +68,15 @@ async def test_what_is_no_transition_is_a_dead_letter(lane):
     assert (await rows.get(["a"]))["a"].count == 2
     assert await handler.refresh([]) == []
     await handler.release()
+
+
+@pytest.mark.parametrize("changes", [{"offset": 10**30}, {"offset": -1}, {"partition": 2**31}, {"topic": ""}])
+async def test_an_origin_that_no_record_has_is_a_dead_letter(lane, changes):
+    """A number that Kafka has none of would be refused by the store, again and again."""
+    handler, rows = lane
+    forged = msgspec.to_builtins(told("a", 0))
+    forged["origin"] |= changes
+    record = msgspec.structs.replace(batch(told("a", 1)).records[0], value=msgspec.json.encode(forged))
+    handled = await handler.handle(Batch(topic="transitions", records=[record], assignments={2: 1}))
+    assert [output.headers[REASON] for _, output in handled.outputs] == [b"invalid"]
+    assert await rows.get(["a"]) == {}
