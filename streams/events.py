@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from penchant.profile.affinity import MOST_PREVIOUS
 from penchant.profile.signals import Action
 
 __all__ = [
@@ -48,7 +47,7 @@ MAX_INLINE_BYTES = 8 * 2**20
 MAX_VECTOR_BYTES = 32 * 2**10  # 8,192 components
 MAX_PROJECTION_BYTES = 8 * 2**20
 MAX_RELATIONS = 10_000
-MAX_PREVIOUS = MOST_PREVIOUS
+MAX_PREVIOUS = 50  # what the interest lane sends at most
 MAX_PARTITION, MAX_OFFSET = 2**31 - 1, 2**63 - 1  # what Kafka has numbers for
 MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999
 

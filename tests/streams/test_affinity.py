@@ -3,13 +3,14 @@
 import msgspec
 import pytest
 
+from penchant.profile.affinity import MOST_PREVIOUS
 from penchant.profile.rows import Rows
 from penchant.profile.store.edge import EdgeStore
 from penchant.settings import load_settings
 from penchant.streams.affinity import AffinityHandler
 from penchant.streams.codec import encode
 from penchant.streams.dead_letters import REASON
-from penchant.streams.events import SourcePosition, Transition
+from penchant.streams.events import MAX_PREVIOUS, SourcePosition, Transition
 from penchant.streams.lane import Batch
 from penchant.streams.records import Record
 
@@ -58,6 +59,11 @@ async def test_each_transition_counts_once(lane):
     await handler.handle(batch(told("b", 5, "a"), first=6))
     found = await rows.get(["a", "b", "c"])
     assert {item: row.count for item, row in found.items()} == {"a": 2, "b": 2}
+
+
+def test_a_transition_may_be_as_long_as_those_that_are_sent():
+    """The wire's bound is the mathematics' own."""
+    assert MAX_PREVIOUS == MOST_PREVIOUS
 
 
 async def test_what_is_no_transition_is_a_dead_letter(lane):

@@ -9,6 +9,7 @@ Training stops by likes that are later than all that is trained on, for a recomm
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,17 @@ class Lesson:
         return torch.nn.functional.cross_entropy(corrected, torch.from_numpy(candidates.searchsorted(examples.item)))
 
 
+@contextmanager
+def one_thread(torch: Any) -> Iterator[None]:
+    """Computes in one thread within the block: several add up in whatever order they come to an end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train(
     slices: Mapping[str, Vectors],
     history: History,
@@ -246,7 +258,7 @@ def train(
         raise ConfigurationError(
             f"{len(examples)} likes are too few to learn from", hint="Some are held back, to stop training by."
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread(torch):
         torch.manual_seed(seed)
         parameters = {name: value.requires_grad_() for name, value in initial(form, seed).items()}
         lesson = Lesson(DeepFusion(form, parameters), slices, history, learned, recipe)

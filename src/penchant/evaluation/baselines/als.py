@@ -38,25 +38,27 @@ class Als(Refitted):
         super().__init__(f"ALS every {EVERY:,}", EVERY, users, items)
         try:
             from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415  an optional package
+            from threadpoolctl import threadpool_limits  # noqa: PLC0415  it comes with that
         except ImportError:
             raise ConfigurationError(
                 "ALS needs the package implicit", hint='`pip install "penchant[evaluation]"` installs it.'
             ) from None
-        self._library = AlternatingLeastSquares
+        self._library, self._limited = AlternatingLeastSquares, threadpool_limits
         self._seed = seed
 
     def fit(self, matrix: "scipy.sparse.csr_array[np.float64]") -> Model:
         """The items' factors."""
         items = matrix.shape[1]
-        model = self._library(
-            factors=FACTORS,
-            regularization=REGULARISATION,
-            alpha=CONFIDENCE,
-            iterations=ITERATIONS,
-            num_threads=1,
-            random_state=self._seed,
-        )
-        model.fit(scipy.sparse.csr_matrix(matrix), show_progress=False)
+        with self._limited(limits=1, user_api="blas"):  # the library warns of more, which only get into its way
+            model = self._library(
+                factors=FACTORS,
+                regularization=REGULARISATION,
+                alpha=CONFIDENCE,
+                iterations=ITERATIONS,
+                num_threads=1,
+                random_state=self._seed,
+            )
+            model.fit(scipy.sparse.csr_matrix(matrix), show_progress=False)
 
         def score(liked: Sequence[int]) -> NDArray[np.floating]:
             likes = scipy.sparse.csr_matrix(
