@@ -1,7 +1,7 @@
 """The weights that ranking starts from, before a stream has taught it anything.
 
-The figures were rounded from what MovieLens' small set of ratings taught (see docs/quality.md); what they say of text and
-of the graph is said of every slice, for nothing better is known of pictures and sounds.
+The figures were rounded from what MovieLens' small set of ratings taught (see docs/quality.md); what they say of text
+and of the graph is said of every slice, for nothing better is known of pictures and sounds.
 """
 
 import difflib
