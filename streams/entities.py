@@ -143,8 +143,6 @@ def model_in(record: Record, dimension: int) -> GraphModel | None:
     Raises:
         Unusable: the record cannot be used.
     """
-    if record.key != MODEL_KEY:
-        raise Unusable(f"this topic has one key, `{MODEL_KEY.decode()}`", reason="key-mismatch")
     if record.value is None:
         return None
     found = decode(PublishedModel, record.value, record.headers)

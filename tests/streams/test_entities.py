@@ -84,12 +84,3 @@ def test_what_is_no_model_is_refused(changes, reason):
     with pytest.raises(Unusable) as refused:
         model_in(record(encode(model(**changes))), 3)
     assert refused.value.reason == reason
-
-
-@pytest.mark.parametrize("value", [None, encode(model())])
-@pytest.mark.parametrize("key", [None, b"ada"])
-def test_a_model_has_one_key(key, value):
-    """Nothing under another one puts a model in force, or takes it back."""
-    with pytest.raises(Unusable) as refused:
-        model_in(record(value, key), 3)
-    assert refused.value.reason == "key-mismatch"
