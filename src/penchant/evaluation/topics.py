@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from penchant.evaluation.protocol import Progress
 from penchant.evaluation.stream import UNKNOWN_TIME, Listing, Moment, Stream, arranged
+from penchant.profile.affinity import is_positive
 from penchant.profile.identity import Identity
-from penchant.profile.signals import Action, Signal, Strength, merge
+from penchant.profile.signals import Signal, Strength, merge
 from penchant.settings import Settings
 from penchant.streams.codec import Unusable
 from penchant.streams.interpret import Draft, Reader
@@ -21,8 +22,6 @@ from penchant.verify.log import Log
 __all__ = ["read_topics"]
 
 PROGRESS_RECORDS = 5_000
-LIKED = 1.0  # the least weight of a positive event: a click, a view of twenty seconds, a rating in the upper quarter
-MAKING = frozenset({Action.POST, Action.UPLOAD, Action.SEARCH})  # nobody can recommend what is yet to be made
 
 Signals = dict[tuple[str, Strength], list[Signal]]
 
@@ -51,7 +50,7 @@ def read_topics(settings: Settings, *, progress: Progress | None = None) -> Stre
         for record in items.to_end():
             take(reader, Topic.ITEMS, record, signals, drafts)
     moments = (
-        Moment(one.time, user, one.item_id, one.weight, one.weight >= LIKED and one.action not in MAKING)
+        Moment(one.time, user, one.item_id, one.weight, is_positive(one))
         for (user, _), sent in signals.items()
         for one in merge(sent, limit=len(sent))
     )
