@@ -1,6 +1,7 @@
 """A play on the embedded store: one worker, whose disk can fill up and whose store can be set back."""
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ __all__ = ["Embedded"]
 
 DISK_MIB = 4_096
 LEFT_MIB = 16
+STEP_MIB = 64
 
 
 class Embedded(Play):
@@ -46,8 +48,7 @@ class Embedded(Play):
         """Within the block the disk has next to no space."""
         ballast = self.stage.settings.data_dir / "ballast"
         with ballast.open("wb") as file:
-            free = shutil.disk_usage(ballast.parent).free - (LEFT_MIB << 20)
-            os.posix_fallocate(file.fileno(), 0, free)
+            _fill_up(file.fileno(), ballast.parent)
         yield
         ballast.unlink()
 
@@ -64,3 +65,17 @@ class Embedded(Play):
         copy_shards(self._copy, self._store)
         shutil.rmtree(self._copy)
         former.rename(self._copy)
+
+
+def _fill_up(file: int, disk: Path) -> None:
+    """Gives the file what is left of the disk, but for some.
+
+    Step by step, for the worker writes meanwhile and may well take the last of the space itself.
+    """
+    while (free := shutil.disk_usage(disk).free - (LEFT_MIB << 20)) > 0:
+        try:
+            os.posix_fallocate(file, os.fstat(file).st_size, min(free, STEP_MIB << 20))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                return
+            raise
