@@ -102,7 +102,7 @@ def build_api(
             return unknown()
         now = now_ms()
         [ranked] = await ranker.rank([found[user]], [now])
-        return as_json(recommendations(found[user], ranked, None, now), 200)
+        return as_json(recommendations(found[user], ranked.items, None, now), 200)
 
     @api.post("/snapshot")
     async def copy_store(request: Request) -> Response:

@@ -115,17 +115,17 @@ class InterestHandler:
         known = list(profiles.values())
         # As of the record, not of the wall clock: the same log gives the same lists.
         lists = await self._ranker.rank(known, [touches[profile.user].recorded for profile in known])
-        ranked = now_ms()
-        for profile, items in zip(known, lists, strict=True):
-            self._quality.give(profile, [item.item_id for item in items])
+        ranked_at = now_ms()
+        for profile, ranked in zip(known, lists, strict=True):
+            self._quality.give(profile, [item.item_id for item in ranked.items])
         return [
             Output(
                 topic=self._recommendations,
                 key=profile.user.encode(),
-                value=encode(recommendations(profile, items, touches[profile.user], ranked)),
+                value=encode(recommendations(profile, ranked.items, touches[profile.user], ranked_at)),
                 headers={CONTENT_TYPE: MSGPACK},
             )
-            for profile, items in zip(known, lists, strict=True)
+            for profile, ranked in zip(known, lists, strict=True)
         ]
 
     async def release(self) -> None:

@@ -1,8 +1,8 @@
 """Explanation: how much of an item's score each of the user's signals accounts for.
 
 Every feature that depends on the user is a sum over signals, of one *term* each: a signal's share of a direction times
-its item's cosine with the candidate, its share of a window times its kernel, its weight among recent items times what
-the candidate's row has of it. A score has features standardised among the candidates. So of the score
+its item's cosine with the candidate, or its weight among recent items times what the candidate's row has of it. A score
+has features standardised among the candidates. So of the score
 
     sum_f w_f / sd_f * (f(c) - mean f)
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant.profile.interest import Horizons
-from penchant.profile.ranking.features import BANDWIDTH, CANCELLED, Past, view_shares, window_shares
+from penchant.profile.ranking.features import CANCELLED, Past, view_shares
 
 __all__ = ["content_parts", "transition_parts"]
 
@@ -47,19 +47,13 @@ def content_parts(
         Shape (t, k).
     """
     views = np.stack(view_shares(past, horizons))
-    windows = np.stack(window_shares(past))
-    in_window = np.flatnonzero(windows.any(axis=0))
     parts = np.zeros((len(chosen), len(past.rows)))
-    by_slice = scales.reshape(len(candidates), len(views) + len(windows))
-    for (name, targets), (*of_views, of_near, of_disliked) in zip(candidates.items(), by_slice, strict=True):
+    for (name, targets), of_views in zip(candidates.items(), scales.reshape(-1, len(views)), strict=True):
         known = memory[name][past.rows]
         lengths = np.linalg.norm(views @ known.astype(np.float64), axis=1)
         per_length = np.divide(of_views, lengths, out=np.zeros_like(lengths), where=lengths > CANCELLED)
         above = targets[chosen] - targets.mean(axis=0)
         parts += (above @ known.T) * (per_length @ views)
-        kernel = kernels(known[in_window], targets)
-        above_mean = kernel[:, chosen] - kernel.mean(axis=1, keepdims=True)
-        parts[:, in_window] += above_mean.T * (np.array([of_near, of_disliked]) @ windows[:, in_window])
     return parts
 
 
@@ -76,11 +70,3 @@ def transition_parts(terms: Floats, chosen: NDArray[np.integer], scale: float) -
     """
     parts: Floats = scale * (terms[:, chosen] - terms.mean(axis=1, keepdims=True)).T
     return parts
-
-
-def kernels(known: Vectors, targets: Vectors) -> Floats:
-    """exp((cosine - 1) / bandwidth) of unit vectors, (rows, n); zero where either is absent."""
-    similar: Floats = np.exp((known @ targets.T - 1).astype(np.float64) / BANDWIDTH)
-    similar[~known.any(axis=1)] = 0
-    similar[:, ~targets.any(axis=1)] = 0
-    return similar

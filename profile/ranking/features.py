@@ -4,10 +4,7 @@ By slice of content (text, image, audio, graph), with cosines of whitened unit v
 
 - `long`, `short`: to the interest vector of either horizon;
 - `last`: to the moving average of the items liked last, in their order and whatever the time between: of each newer
-  one 0.3, of what was before it 0.7;
-- `near`: mean over the 20 items liked last of exp((cosine - 1) / 0.1), which only what is very like one of them
-  moves (a Parzen window on the sphere);
-- `disliked`: the same over the 20 items disliked last.
+  one 0.3, of what was before it 0.7.
 
 By behaviour: `transitions` to the item from what the user liked before (see `penchant.profile.affinity`) and from the
 very last ones alone, the logarithm of its popularity by horizon, and its age.
@@ -29,7 +26,6 @@ from penchant.profile.interest import Horizons
 from penchant.profile.signals import Signal
 
 __all__ = [
-    "BANDWIDTH",
     "BEHAVIOUR",
     "CONTENT",
     "Past",
@@ -40,19 +36,16 @@ __all__ = [
     "past_of",
     "standardised",
     "view_shares",
-    "window_shares",
 ]
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Sparse = Any  # csr_array of float64
 
-CONTENT = ("long", "short", "last", "near", "disliked")
+CONTENT = ("long", "short", "last")
 BEHAVIOUR = ("transitions", "popularity_30d", "popularity_365d", "popularity", "age")
 NEWEST = 0.3
 LAST = 40  # items: less than a millionth is left of what was before
-NEAR = 20
-BANDWIDTH = 0.1
 CANCELLED = 1e-12
 FLAT = 1e-9  # a feature that varies less than this among candidates, or than this part of its largest value
 SAME = 1e-6  # there, tells them apart by rounding
@@ -117,17 +110,12 @@ def content_features(
         horizons: half-lives.
 
     Returns:
-        Shape (slices x 5, u, n), in the order of `content_names`.
+        Shape (slices x 3, u, n), in the order of `content_names`.
     """
-    in_views = [view_shares(one, horizons) for one in pasts]
-    in_windows = [window_shares(one) for one in pasts]
-    views = vstack([combined(pasts, [one[view] for one in in_views]) for view in range(3)], format="csr")
-    windows = vstack([combined(pasts, [one[window] for one in in_windows]) for window in range(2)], format="csr")
-    shape = (len(CONTENT), len(pasts), len(next(iter(candidates.values()))))
-    planes = [
-        np.concatenate(compared(views, windows, memory[name], candidates[name])).reshape(shape) for name in candidates
-    ]
-    found: Vectors = np.concatenate(planes)
+    by_user = [view_shares(one, horizons) for one in pasts]
+    views = vstack([combined(pasts, [one[view] for one in by_user]) for view in range(len(CONTENT))], format="csr")
+    planes = [directions(views, memory[name]) @ targets.T for name, targets in candidates.items()]
+    found: Vectors = np.concatenate(planes).reshape(len(planes) * len(CONTENT), len(pasts), -1)
     return found
 
 
@@ -138,18 +126,6 @@ def view_shares(past: Past, horizons: Horizons) -> tuple[Floats, Floats, Floats]
         past.weights * np.exp2(-past.ages / horizons.short_ms),
         averaged(past.positive),
     )
-
-
-def window_shares(past: Past) -> tuple[Floats, Floats]:
-    """What signals count in the means of `near` and `disliked`: shape (k,) each."""
-    return newest(past.positive, NEAR), newest(past.weights < 0, NEAR)
-
-
-def newest(chosen: NDArray[np.bool_], most: int) -> Floats:
-    """Equal shares of the first `most` entries that are chosen, zeros for the others."""
-    kept = chosen & (np.cumsum(chosen) <= most)
-    shares: Floats = kept / max(1, kept.sum())
-    return shares
 
 
 def averaged(chosen: NDArray[np.bool_]) -> Floats:
@@ -167,27 +143,6 @@ def combined(pasts: Sequence[Past], coefficients: Sequence[Floats]) -> Sparse:
     width = max((int(past.rows.max()) + 1 for past in pasts if len(past.rows)), default=0)
     indptr = np.cumsum([0, *map(len, kept)])
     return csr_array((np.concatenate(values), np.concatenate(rows), indptr), shape=(len(pasts), width))
-
-
-def compared(views: Sparse, windows: Sparse, known: Vectors, targets: Vectors) -> tuple[Vectors, Vectors]:
-    """Cosines of views with targets, and means of exp((cosine - 1) / bandwidth) over windows; (rows, n) each.
-
-    Windows share items, and each item's similarities are computed once; all of it is one matrix product.
-    """
-    met = np.unique(windows.indices)
-    queries = np.concatenate([directions(views, known), known[met]])
-    similar = queries @ targets.T
-    near = similar[views.shape[0] :]
-    near -= 1
-    near /= BANDWIDTH
-    np.exp(near, out=near)
-    near[~known[met].any(axis=1)] = 0
-    near[:, ~targets.any(axis=1)] = 0
-    packed = csr_array(
-        (windows.data.astype(np.float32), np.searchsorted(met, windows.indices), windows.indptr),
-        shape=(windows.shape[0], len(met)),
-    )
-    return similar[: views.shape[0]], packed @ near
 
 
 def directions(coefficients: Sparse, known: Vectors) -> Vectors:

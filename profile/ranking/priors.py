@@ -20,7 +20,7 @@ BASE: Mapping[str, float] = {
     "age": 0.1,
 }
 RETURNING: Mapping[str, float] = {"popularity_30d": 0.15, "transitions": -0.1}
-SLICE_BASE: Mapping[str, float] = {"long": 0.15, "short": 0.1, "last": 0.2, "near": 0.05}
+SLICE_BASE: Mapping[str, float] = {"long": 0.15, "short": 0.1, "last": 0.2}
 SLICE_RETURNING: Mapping[str, float] = {"long": 0.15, "short": -0.1, "last": -0.1}
 
 

@@ -33,7 +33,7 @@ from penchant.profile.rows import Rows
 from penchant.profile.signals import Signal
 from penchant.profile.store.base import SparseVector
 
-__all__ = ["RankedItem", "Ranker", "Reason"]
+__all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
@@ -53,6 +53,25 @@ class RankedItem(Struct, frozen=True, kw_only=True):
     score: float
     parts: dict[str, float]
     reasons: tuple[Reason, ...]
+
+
+class Offered(Struct, frozen=True, kw_only=True, eq=False):
+    """What a list was chosen from.
+
+    Attributes:
+        items: the n candidates.
+        features: of them, standardised among them, in the order of `Ranker.features`: shape (F, n).
+    """
+
+    items: tuple[str, ...]
+    features: Vectors
+
+
+class Ranked(Struct, frozen=True, kw_only=True, eq=False):
+    """A list, best first, and what it was chosen from; None where there was nothing."""
+
+    items: tuple[RankedItem, ...]
+    offered: Offered | None
 
 
 class Known(Struct, frozen=True, kw_only=True, eq=False):
@@ -112,6 +131,9 @@ class Ranker:
         candidates: items of each source that a list is chosen from.
         relevance_share: lambda of maximal marginal relevance.
         reasons: past events named per item.
+
+    Attributes:
+        features: their names.
     """
 
     def __init__(
@@ -134,8 +156,8 @@ class Ranker:
         self._vectors = vectors
         self._horizons = horizons
         self._content = content_names(part.name for part in self._space.slices)
-        self._features = (*self._content, *BEHAVIOUR)
-        self._weights = weights.among(self._features)
+        self.features = (*self._content, *BEHAVIOUR)
+        self._weights = weights.among(self.features)
         self._calibration = calibration
         self._finder = Finder(items, rows, identity, count=count, candidates=candidates)
         self._count = count
@@ -146,7 +168,11 @@ class Ranker:
         """Compares content by a calibration from now on."""
         self._calibration = calibration
 
-    async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[tuple[RankedItem, ...]]:
+    def weigh(self, weights: Weights) -> None:
+        """Ranks by other weights from now on."""
+        self._weights = weights.among(self.features)
+
+    async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Ranked]:
         """A list for each profile, best first, as of a moment each, epoch milliseconds."""
         found = await self._finder.find(profiles, now_ms)
         names = list({item_id for candidates in found for item_id in candidates.listed_at})
@@ -164,20 +190,21 @@ class Ranker:
             await asyncio.sleep(0)  # others work in this loop, and all this may have been in memory
         return lists
 
-    def _list(self, request: Request | None, absence_ms: int) -> tuple[RankedItem, ...]:
+    def _list(self, request: Request | None, absence_ms: int) -> Ranked:
         if request is None:
-            return ()
+            return Ranked(items=(), offered=None)
         weights = self._weights.at(absence_ms) * request.evidence
-        parts = weights[:, None] * standardised(request.features)
+        features = standardised(request.features)
+        parts = weights[:, None] * features
         relevance = unit_range(parts.sum(axis=0))
         chosen = mmr(relevance, request.vectors, count=self._count, relevance_share=self._relevance_share)
         reasons = self._reasons_for(request, np.array(chosen), weights)
         ranked = []
         for index, why in zip(chosen, reasons, strict=True):
-            told = {name: float(part) for name, part in zip(self._features, parts[:, index], strict=True) if part}
+            told = {name: float(part) for name, part in zip(self.features, parts[:, index], strict=True) if part}
             item = RankedItem(item_id=request.items[index], score=sum(told.values()), parts=told, reasons=why)
             ranked.append(item)
-        return tuple(ranked)
+        return Ranked(items=tuple(ranked), offered=Offered(items=tuple(request.items), features=features))
 
     def _request(
         self, profile: Profile, candidates: Candidates, content: Content, known: Known, now_ms: int
@@ -228,7 +255,7 @@ class Ranker:
         parts[:, : len(request.counted)] = content_parts(
             request.past, request.memory, request.targets, chosen, scales=of_content, horizons=self._horizons
         )
-        scale = scales[self._features.index("transitions")]
+        scale = scales[self.features.index("transitions")]
         recent = [places[signal] for signal in started_from]
         parts[:, recent] += transition_parts(request.terms, chosen, scale)
         loudest = np.argsort(-parts, axis=1, kind="stable")[:, : self._reasons]

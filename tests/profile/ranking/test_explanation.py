@@ -63,7 +63,7 @@ def test_a_signal_speaks_for_what_is_like_its_item_and_against_the_rest():
         ],
         {"0": 0, "1": 1, "2": 2},
     )
-    scales = np.array([1.0, 0, 0, 0, 0])
+    scales = np.array([1.0, 0, 0])
     parts = content_parts(past, {"text": axes}, {"text": axes}, np.arange(3), scales=scales, horizons=HORIZONS)
     hidden, second, first = parts.T  # newest first, by event id
     assert first.argmax() == 0

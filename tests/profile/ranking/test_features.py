@@ -5,10 +5,8 @@ import pytest
 
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.features import (
-    BANDWIDTH,
     CONTENT,
     LAST,
-    NEAR,
     NEWEST,
     content_features,
     content_names,
@@ -52,7 +50,7 @@ def users():
 
 
 def expected(signals, vectors, target):
-    """The five features of one slice of one item for one user, by their definitions."""
+    """The three features of one slice of one item for one user, by their definitions."""
     signals = sorted(signals, key=lambda one: (one.time, one.event_id), reverse=True)
     newest = signals[0].time if signals else 0
 
@@ -61,27 +59,16 @@ def expected(signals, vectors, target):
         length = np.linalg.norm(mixed)
         return float(mixed @ target) / length if length > 1e-12 else 0.0
 
-    def window(chosen):
-        values = [
-            np.exp((float(vectors[int(s.item_id)] @ target) - 1) / BANDWIDTH)
-            if vectors[int(s.item_id)].any() and target.any()
-            else 0.0
-            for s in chosen
-        ]
-        return sum(values) / max(1, len(values))
-
     liked = [s for s in signals if s.weight >= 1]
     return [
         towards([(s.weight * 2 ** (-(newest - s.time) / HORIZONS.long_ms), s) for s in signals]),
         towards([(s.weight * 2 ** (-(newest - s.time) / HORIZONS.short_ms), s) for s in signals]),
         towards([((1 - NEWEST) ** place, s) for place, s in enumerate(liked[:LAST])]),
-        window(liked[:NEAR]),
-        window([s for s in signals if s.weight < 0][:NEAR]),
     ]
 
 
 def test_features_are_what_they_are_called(catalogue, users):
-    """For every user and item, by slice: both horizons, the last ones, and the two windows."""
+    """For every user and item, by slice: both horizons, and the last ones."""
     rows = {str(item): item for item in range(ITEMS)}
     found = content_features([past_of(one, rows) for one in users], catalogue, catalogue, HORIZONS)
     assert found.shape == (len(content_names(catalogue)), len(users), ITEMS)

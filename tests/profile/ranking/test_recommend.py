@@ -29,6 +29,11 @@ def make_ranker(items, rows, vectors, identity, horizons):
     return make
 
 
+async def lists_of(ranker, profiles, moments):
+    """The lists of some profiles."""
+    return [ranked.items for ranked in await ranker.rank(profiles, moments)]
+
+
 @pytest.fixture
 def ranker(make_ranker):
     """One with the weights that ranking starts from."""
@@ -42,7 +47,7 @@ async def test_a_score_is_the_sum_of_its_parts_and_is_explained(make_ranker, pro
     await liked("i7", "i1", "i0", times=3)
     await liked("i8", "unknown")
     await liked("i9", times=7)
-    [ranked] = await make_ranker(reasons=99).rank([profile], [NOW + HOUR_MS])
+    [ranked] = await lists_of(make_ranker(reasons=99), [profile], [NOW + HOUR_MS])
     assert len(ranked) == 4
     assert any("transitions" in item.parts for item in ranked)
     for item in ranked:
@@ -64,7 +69,9 @@ async def test_a_list_names_no_more_reasons_than_asked_for(make_ranker, profile_
     """The loudest ones; none where none are wanted."""
     await catalogue(*(f"i{number}" for number in range(30)))
     profile = await profile_of("ada", "i0", "i1", "i2", "i3")
-    all_of_them, two, none = [(await make_ranker(reasons=reasons).rank([profile], [NOW]))[0] for reasons in (99, 2, 0)]
+    all_of_them, two, none = [
+        (await lists_of(make_ranker(reasons=reasons), [profile], [NOW]))[0] for reasons in (99, 2, 0)
+    ]
     for full, short, bare in zip(all_of_them, two, none, strict=True):
         assert short.reasons == full.reasons[:2]
         assert bare.reasons == ()
@@ -77,7 +84,9 @@ async def test_weights_say_what_counts(make_ranker, profile_of, catalogue, liked
     await liked("i20", times=20)
     await liked("i21", "i0", times=3)
     for feature, first in (("popularity", "i20"), ("transitions", "i21")):
-        [ranked] = await make_ranker(Weights.of({feature: 1.0}, {}, FEATURES), relevance_share=1).rank([profile], [NOW])
+        [ranked] = await lists_of(
+            make_ranker(Weights.of({feature: 1.0}, {}, FEATURES), relevance_share=1), [profile], [NOW]
+        )
         assert ranked[0].item_id == first
         assert ranked[0].parts.keys() == {feature}
     text = slice(0, 4)  # the space's first components
@@ -87,7 +96,7 @@ async def test_weights_say_what_counts(make_ranker, profile_of, catalogue, liked
         if one != "i0"
     }
     wide = make_ranker(Weights.of({"text_long": 1.0}, {}, FEATURES), relevance_share=1, candidates=40)
-    [ranked] = await wide.rank([profile], [NOW])
+    [ranked] = await lists_of(wide, [profile], [NOW])
     assert [item.item_id for item in ranked] == sorted(cosines, key=cosines.get, reverse=True)[:4]
 
 
@@ -98,7 +107,7 @@ async def test_who_returns_is_ranked_by_other_weights(make_ranker, profile_of, c
     profile = await profile_of("ada", "i0")
     ranker = make_ranker(Weights.of({}, {"popularity": 1.0}, FEATURES))
     [[here], [back], [long_gone]] = [
-        (await ranker.rank([profile], [NOW + hours * HOUR_MS]))[0][:1] for hours in (0, 8, 800)
+        (await lists_of(ranker, [profile], [NOW + hours * HOUR_MS]))[0][:1] for hours in (0, 8, 800)
     ]
     assert here.parts == {}
     assert back.item_id == long_gone.item_id == "i20"
@@ -112,7 +121,7 @@ async def test_slices_are_compared_as_they_are_calibrated(make_ranker, profile_o
     texts = [vector[:4] / (vector[:4] @ vector[:4]) ** 0.5 for vector in made.values()]
     whitening = whitening_of(np.array(texts, np.float32))
     plain, whitened = [
-        (await make_ranker(calibration=one, candidates=40).rank([profile], [NOW]))[0]
+        (await lists_of(make_ranker(calibration=one, candidates=40), [profile], [NOW]))[0]
         for one in (Calibration(), Calibration({"text": whitening}))
     ]
     assert plain != whitened
@@ -128,9 +137,9 @@ async def test_one_like_makes_no_hit(make_ranker, profile_of, catalogue, liked):
     far = min(made, key=lambda one: float(made[one] @ made["i0"]))
     wide = make_ranker(candidates=40, relevance_share=1)
     await liked(far)
-    assert far not in {item.item_id for item in (await wide.rank([profile], [NOW]))[0]}
+    assert far not in {item.item_id for item in (await lists_of(wide, [profile], [NOW]))[0]}
     await liked(far, times=500)
-    assert (await wide.rank([profile], [NOW]))[0][0].item_id == far
+    assert (await lists_of(wide, [profile], [NOW]))[0][0].item_id == far
 
 
 async def test_strangers_are_shown_what_trends_and_leave_it_smoothly(ranker, profiles, profile_of, catalogue, liked):
@@ -139,18 +148,18 @@ async def test_strangers_are_shown_what_trends_and_leave_it_smoothly(ranker, pro
     for number in range(20, 26):
         await liked(f"i{number}", times=number)
     nobody = profiles.empty("nobody")
-    [shown] = await ranker.rank([nobody], [NOW])
+    [shown] = await lists_of(ranker, [nobody], [NOW])
     assert len(shown) == 4
     assert {item.item_id for item in shown} <= {f"i{number}" for number in range(20, 26)}
     assert all(item.parts.keys() <= set(BEHAVIOUR) and not item.reasons for item in shown)
-    [ranked] = await ranker.rank([await profile_of("ada", "i0")], [NOW])
+    [ranked] = await lists_of(ranker, [await profile_of("ada", "i0")], [NOW])
     assert any(item.reasons for item in ranked)
 
 
 async def test_where_nothing_is_known_of_anything_there_is_nothing_to_show(ranker, profiles, catalogue):
     """No signals, no rows: an empty list."""
     await catalogue("i0", "i1")
-    assert await ranker.rank([profiles.empty("nobody")], [NOW]) == [()]
+    assert await lists_of(ranker, [profiles.empty("nobody")], [NOW]) == [()]
 
 
 async def test_scores_and_reasons_are_of_one_reading_of_the_items(ranker, profile_of, catalogue):
@@ -158,7 +167,7 @@ async def test_scores_and_reasons_are_of_one_reading_of_the_items(ranker, profil
     await catalogue("i0", *(f"i{number}" for number in range(2, 30)))
     profile = await profile_of("ada", "i0", "i1")
     await catalogue("i1", seed=1)
-    [ranked] = await ranker.rank([profile], [NOW])
+    [ranked] = await lists_of(ranker, [profile], [NOW])
     assert any(reason.signal.item_id == "i1" for item in ranked for reason in item.reasons)
     for item in ranked:
         if len(item.reasons) == 2:  # both of the user's signals: together they are all that depends on the user
@@ -172,7 +181,7 @@ async def test_what_the_set_has_forgotten_is_not_recommended_again(ranker, profi
     met = [f"i{number}" for number in range(50)]
     profile = await profile_of("ada", *met)
     assert len(profile.state.signals) == limits.strong
-    [ranked] = await ranker.rank([profile], [NOW])
+    [ranked] = await lists_of(ranker, [profile], [NOW])
     assert not {item.item_id for item in ranked} & set(met)
     assert len(ranked) == 4
 
@@ -182,7 +191,7 @@ async def test_who_has_met_everything_gets_what_is_left(ranker, profile_of, cata
     await catalogue(*(f"i{number}" for number in range(20)))
     most = await profile_of("ada", *(f"i{number}" for number in range(18)))
     everything = await profile_of("bob", *(f"i{number}" for number in range(20)))
-    lists = await ranker.rank([most, everything], [NOW, NOW])
+    lists = await lists_of(ranker, [most, everything], [NOW, NOW])
     assert {item.item_id for item in lists[0]} <= {"i18", "i19"}
     assert lists[1] == ()
 
@@ -195,19 +204,56 @@ async def test_lists_come_in_the_order_of_the_profiles(ranker, profile_of, catal
     ada, bob = await profile_of("ada", "i1"), await profile_of("bob", "i2", "i3")
     nobody = profiles.empty("nobody")
     moments = [NOW, NOW + HOUR_MS, NOW + 9 * HOUR_MS]
-    together = await ranker.rank([nobody, ada, bob], moments)
-    alone = [(await ranker.rank([one], [moment]))[0] for one, moment in zip((nobody, ada, bob), moments, strict=True)]
+    together = await lists_of(ranker, [nobody, ada, bob], moments)
+    alone = [
+        (await lists_of(ranker, [one], [moment]))[0] for one, moment in zip((nobody, ada, bob), moments, strict=True)
+    ]
     assert together == alone
     assert {item.item_id for item in together[0]} == {"i9", "i5"}
-    assert await ranker.rank([], []) == []
+    assert await lists_of(ranker, [], []) == []
 
 
 async def test_who_only_dislikes_is_shown_the_opposite(make_ranker, profile_of, catalogue):
     """An interest may point away from what a user has rejected, and a signal speaks for what is unlike it."""
     made = await catalogue(*(f"i{number}" for number in range(30)))
     profile = await profile_of("ada", "i0", action=Action.HIDE, weight=-3.0)
-    [ranked] = await make_ranker(relevance_share=1, candidates=40).rank([profile], [NOW])
+    [ranked] = await lists_of(make_ranker(relevance_share=1, candidates=40), [profile], [NOW])
     assert all(item.item_id != "i0" for item in ranked)
     others = [float(made[one] @ made["i0"]) for one in made if one != "i0"]
     assert max(float(made[item.item_id] @ made["i0"]) for item in ranked) < sorted(others)[len(others) // 2]
     assert {reason.signal.item_id for reason in ranked[0].reasons} == {"i0"}
+
+
+async def test_what_a_list_was_chosen_from_is_told(ranker, make_ranker, profile_of, profiles, catalogue):
+    """All candidates with their features, compared among them: with the weights, the scores of the list."""
+    await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0", "i1")
+    [ranked] = await ranker.rank([profile], [NOW])
+    offered = ranked.offered
+    assert offered.features.shape == (len(ranker.features), len(offered.items))
+    assert {item.item_id for item in ranked.items} < set(offered.items)
+    assert offered.features.mean(axis=1) == pytest.approx(0, abs=1e-5)
+    parts = prior_weights(FEATURES).at(0)[:, None] * offered.features
+    for item in ranked.items:
+        column = parts[:, offered.items.index(item.item_id)]
+        told = dict(zip(FEATURES, column, strict=True))
+        # Nobody has liked anything here, so nothing that is told of behaviour counts.
+        assert {name: part for name, part in item.parts.items() if name in OF_USERS} == pytest.approx(
+            {name: part for name, part in told.items() if part and name in OF_USERS}, rel=1e-5
+        )
+    empty = make_ranker()
+    [nothing] = await empty.rank([profiles.empty("nobody")], [NOW])
+    assert nothing.items == ()
+    assert nothing.offered is None
+
+
+async def test_weights_can_change_while_it_ranks(ranker, make_ranker, profile_of, catalogue):
+    """From the next list on; features that nothing is said of count nothing."""
+    await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0", "i1")
+    other = Weights.of({"text_long": -1.0}, {}, ["text_long"])
+    before = await lists_of(ranker, [profile], [NOW])
+    ranker.weigh(other)
+    after = await lists_of(ranker, [profile], [NOW])
+    assert after == await lists_of(make_ranker(other.among(FEATURES)), [profile], [NOW]) != before
+    assert {name for item in after[0] for name in item.parts} == {"text_long"}
