@@ -36,6 +36,8 @@ Version = tuple[int, int, int]  # source time and record timestamp, epoch millis
 CONTENT = "content"
 ITEM_ID, VERSION = "item_id", "version"
 LISTED, AUTHOR, ENTITY = "listed", "author", "entity"
+# The time of a listed item's version, epoch milliseconds, where it can be ordered by; absent for one not listed.
+LISTED_AT = "listed_at"
 # Where an item that names an entity has its place in the graph from; absent for one that names none.
 PLACE = "place"
 OWN, MEAN, NOWHERE = "own", "mean", "nowhere"
@@ -142,7 +144,13 @@ class Items:
         return CollectionLayout(
             name=self._collection,
             vectors={CONTENT: self.space.dimension},
-            indexes={LISTED: "bool", AUTHOR: "keyword", ENTITY: "keyword", PLACE: "keyword"},
+            indexes={
+                LISTED: "bool",
+                LISTED_AT: "integer",
+                AUTHOR: "keyword",
+                ENTITY: "keyword",
+                PLACE: "keyword",
+            },
             fingerprint=self.space.fingerprint,
         )
 
@@ -266,6 +274,12 @@ class Items:
                 if given == most:
                     return
 
+    async def newest(self, limit: int) -> list[str]:
+        """The listed items of the latest versions' times, latest first: at most so many."""
+        listed = SearchFilter(equal={LISTED: True})
+        found = await self._store.largest(self._collection, LISTED_AT, listed, limit=limit, payload=(ITEM_ID,))
+        return [point.payload[ITEM_ID] for point in found]
+
     async def count(self) -> int:
         """How many items may be recommended."""
         return await self._store.count(self._collection, SearchFilter(equal={LISTED: True}))
@@ -285,6 +299,8 @@ class Items:
     def _point(item: Item, vector: Vector | None) -> Point:
         payload: dict[str, Any] = msgspec.to_builtins(item)
         payload |= {LISTED: item.listed, AUTHOR: item.author, TOKEN: new_token()}
+        if item.listed:
+            payload[LISTED_AT] = item.version[0]
         if item.entity:
             payload[PLACE] = NOWHERE if item.placed is None or not item.placed.model else source(item.placed)
         return Point(id=item_point(item.item_id), payload=payload, vectors={} if vector is None else {CONTENT: vector})

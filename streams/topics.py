@@ -2,7 +2,8 @@
 
 Topics keyed by user have one partition count, so that a user's records of all kinds share a partition number
 and, with range assignment, a worker. The count is fixed for the life of a topic: raising it would send users
-elsewhere than their past. So is that of the transitions, which are keyed by item: an item's must stay in order.
+elsewhere than their past. So is that of the transitions, which are keyed by item: an item's must stay in order. And
+what weights are learned from, and the weights, have one partition each: one partition is one learner.
 """
 
 import time
@@ -55,12 +56,17 @@ class Topic(StrEnum):
     GRAPH_MODEL = "graph-model"
     ITEM_READY = "item-ready"
     TRANSITIONS = "transitions"
+    EXAMPLES = "examples"
+    WEIGHTS = "weights"
     RECOMMENDATIONS = "recommendations"
     DEAD_LETTERS = "dead-letters"
 
 
 USER_KEYED = frozenset({Topic.CLICKS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ITEM_READY, Topic.RECOMMENDATIONS})
-COMPACTED = frozenset({Topic.ITEMS, Topic.TRIPLES, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL, Topic.RECOMMENDATIONS})
+COMPACTED = frozenset(
+    {Topic.ITEMS, Topic.TRIPLES, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL, Topic.WEIGHTS, Topic.RECOMMENDATIONS}
+)
+OWN_PARTITIONS = {Topic.EXAMPLES: 1, Topic.WEIGHTS: 1}  # whatever the settings say of the others
 MESSAGE_BYTES = {
     Topic.POSTS: MEDIA_MESSAGE_BYTES,
     Topic.MEDIA_UPLOADS: MEDIA_MESSAGE_BYTES,
@@ -96,8 +102,8 @@ class TopicSpec(Struct, frozen=True, kw_only=True):
 
     @property
     def fixed(self) -> bool:
-        """Whether the topic must have as many partitions as the settings say."""
-        return self.keyed_by_user or self.topic is Topic.TRANSITIONS
+        """Whether the topic must have as many partitions as it should be created with."""
+        return self.keyed_by_user or self.topic is Topic.TRANSITIONS or self.topic in OWN_PARTITIONS
 
     @property
     def config(self) -> dict[str, str]:
@@ -129,7 +135,7 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
         TopicSpec(
             topic=topic,
             name=settings.prefixed(topic),
-            partitions=settings.kafka.partitions,
+            partitions=OWN_PARTITIONS.get(topic, settings.kafka.partitions),
             replication_factor=settings.kafka.replication_factor,
             cleanup="compact" if topic in COMPACTED else "delete",
             max_message_bytes=MESSAGE_BYTES.get(topic, DEFAULT_MESSAGE_BYTES),
@@ -202,14 +208,7 @@ def compare(spec: TopicSpec, known: TopicIdentity, config: dict[str, str]) -> li
     """What is wrong with a topic that exists. Most topics not keyed by user may have any number of partitions."""
     findings = []
     if spec.fixed and known.partitions != spec.partitions:
-        problem = (
-            f"has {known.partitions} partitions where it and the topics keyed by user should have {spec.partitions}"
-        )
-        remedy = (
-            "Set kafka.partitions to what all of these topics have, or create this one anew; "
-            "partitions added later would part users and items from their past."
-        )
-        findings.append(Finding(topic=spec.name, problem=problem, remedy=remedy))
+        findings.append(miscounted(spec, known.partitions))
     cleanup = config.get("cleanup.policy", "delete")
     if set(cleanup.split(",")) != {spec.cleanup}:
         findings.append(
@@ -229,6 +228,20 @@ def compare(spec: TopicSpec, known: TopicIdentity, config: dict[str, str]) -> li
             )
         )
     return findings
+
+
+def miscounted(spec: TopicSpec, partitions: int) -> Finding:
+    """What is wrong with a topic that has another number of partitions than it must have."""
+    if spec.topic in OWN_PARTITIONS:
+        problem = f"has {partitions} partitions where it must have {spec.partitions}"
+        remedy = "Delete it and create it anew with `penchant topics create`, while no worker runs."
+    else:
+        problem = f"has {partitions} partitions where it and the topics keyed by user should have {spec.partitions}"
+        remedy = (
+            "Set kafka.partitions to what all of these topics have, or create this one anew; "
+            "partitions added later would part users and items from their past."
+        )
+    return Finding(topic=spec.name, problem=problem, remedy=remedy)
 
 
 def describe_topics(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicIdentity]:

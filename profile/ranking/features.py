@@ -47,8 +47,8 @@ BEHAVIOUR = ("transitions", "popularity_30d", "popularity_365d", "popularity", "
 NEWEST = 0.3
 LAST = 40  # items: less than a millionth is left of what was before
 CANCELLED = 1e-12
-FLAT = 1e-9  # a feature that varies less than this among candidates, or than this part of its largest value
-SAME = 1e-6  # there, tells them apart by rounding
+FLAT = 1e-9  # a feature that varies less than this among candidates, or than this part of its mean there,
+SAME = 1e-6  # tells them apart by rounding
 
 
 class Past(Struct, frozen=True, kw_only=True, eq=False):
@@ -114,9 +114,10 @@ def content_features(
     """
     by_user = [view_shares(one, horizons) for one in pasts]
     views = vstack([combined(pasts, [one[view] for one in by_user]) for view in range(len(CONTENT))], format="csr")
-    planes = [directions(views, memory[name]) @ targets.T for name, targets in candidates.items()]
-    found: Vectors = np.concatenate(planes).reshape(len(planes) * len(CONTENT), len(pasts), -1)
-    return found
+    found = np.empty((len(candidates), views.shape[0], len(next(iter(candidates.values())))), np.float32)
+    for plane, (name, targets) in zip(found, candidates.items(), strict=True):
+        np.matmul(directions(views, memory[name]), targets.T, out=plane)
+    return found.reshape(-1, len(pasts), found.shape[-1])
 
 
 def view_shares(past: Past, horizons: Horizons) -> tuple[Floats, Floats, Floats]:
@@ -161,15 +162,21 @@ def standardised(features: Vectors) -> Vectors:
     Args:
         features: shape (..., n).
     """
-    means = features.mean(axis=-1, keepdims=True)
-    spread = deviations(features)[..., None]
-    found: Vectors = np.divide(features - means, spread, out=np.zeros_like(features), where=spread > 0)
-    return found
+    above, spread = centred(features)
+    above *= np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)[..., None]
+    return above
 
 
 def deviations(features: Vectors) -> Vectors:
     """The standard deviations among candidates, shape (...), of features of shape (..., n); 0 where one is flat."""
-    spread = features.std(axis=-1)
-    least = np.maximum(FLAT, SAME * np.abs(features).max(axis=-1))
-    found: Vectors = np.where(spread > least, spread, 0).astype(features.dtype)
-    return found
+    return centred(features)[1]
+
+
+def centred(features: Vectors) -> tuple[Vectors, Vectors]:
+    """Features less their mean, and their deviations, 0 where one is flat."""
+    means = features.mean(axis=-1)
+    above = features - means[..., None]
+    spread = np.sqrt(np.einsum("...n,...n->...", above, above) / features.shape[-1])
+    flat = spread <= np.maximum(FLAT, SAME * np.abs(means))
+    found: Vectors = np.where(flat, 0, spread).astype(features.dtype)
+    return above, found

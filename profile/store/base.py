@@ -220,6 +220,28 @@ class Store(Protocol):
     ) -> AsyncIterator[Point]:
         """All points that pass `where`, in no particular order."""
 
+    async def largest(
+        self,
+        collection: str,
+        field: str,
+        where: SearchFilter,
+        *,
+        limit: int,
+        payload: Sequence[str] | bool = True,
+    ) -> list[Point]:
+        """The `limit` points that have the largest values of a field, largest first, without their vectors.
+
+        The collection's index of the field answers: what is not returned is not read. Points without the field are
+        left out, and equal values come in no particular order.
+
+        Args:
+            collection: to look in.
+            field: of the payload, with an index of whole numbers.
+            where: which points may be returned.
+            limit: how many.
+            payload: the fields to return.
+        """
+
     async def count(self, collection: str, where: SearchFilter) -> int:
         """How many points pass `where`."""
 

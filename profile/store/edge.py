@@ -277,6 +277,26 @@ class EdgeStore:
             if following is None:
                 return
 
+    async def largest(
+        self,
+        collection: str,
+        field: str,
+        where: SearchFilter,
+        *,
+        limit: int,
+        payload: Sequence[str] | bool = True,
+    ) -> list[Point]:
+        """The `limit` points that have the largest values of a field, largest first, without their vectors."""
+        request = edge.ScrollRequest(
+            limit=limit,
+            filter=to_filter(where),
+            with_payload=fields(payload),
+            with_vector=[],
+            order_by=edge.OrderBy(field, edge.Direction.Desc),
+        )
+        records, _ = await self.run(self.collections[collection].scroll, request)
+        return [to_point(record) for record in records]
+
     async def count(self, collection: str, where: SearchFilter) -> int:
         """How many points pass `where`."""
         request = edge.CountRequest(exact=True, filter=to_filter(where))

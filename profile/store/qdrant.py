@@ -305,6 +305,27 @@ class QdrantStore:
             if following is None:
                 return
 
+    async def largest(
+        self,
+        collection: str,
+        field: str,
+        where: SearchFilter,
+        *,
+        limit: int,
+        payload: Sequence[str] | bool = True,
+    ) -> list[Point]:
+        """The `limit` points that have the largest values of a field, largest first, without their vectors."""
+        with mapped_errors():
+            records, _ = await self.client.scroll(
+                collection,
+                scroll_filter=to_filter(where),
+                limit=limit,
+                order_by=models.OrderBy(key=field, direction=models.Direction.DESC),
+                with_payload=fields(payload),
+                with_vectors=False,
+            )
+        return [to_point(record) for record in records]
+
     async def count(self, collection: str, where: SearchFilter) -> int:
         """How many points pass `where`."""
         with mapped_errors():

@@ -52,6 +52,7 @@ MODES = {
     protocol.UpdateMode.InsertOnly: edge.UpdateMode.InsertOnly,
     protocol.UpdateMode.UpdateOnly: edge.UpdateMode.UpdateOnly,
 }
+DIRECTIONS = {protocol.Direction.Asc: edge.Direction.Asc, protocol.Direction.Desc: edge.Direction.Desc}
 INDEXES = {
     protocol.FieldType.FieldTypeKeyword: edge.PayloadSchemaType.Keyword,
     protocol.FieldType.FieldTypeInteger: edge.PayloadSchemaType.Integer,
@@ -329,6 +330,7 @@ class PointsService(PointsServicer):
             filter=to_filter(request.filter),
             with_payload=fields(request.with_payload),
             with_vector=names(request.with_vectors),
+            order_by=ordering(request.order_by) if request.HasField("order_by") else None,
         )
         records, following = self._collections[request.collection_name].shard.scroll(page)
         return protocol.ScrollResponse(
@@ -388,6 +390,11 @@ def fields(selector: protocol.WithPayloadSelector) -> bool | list[str]:
 def names(selector: protocol.WithVectorsSelector) -> bool | list[str]:
     """The vectors to return, likewise."""
     return list(selector.include.names) if selector.HasField("include") else selector.enable
+
+
+def ordering(wire: protocol.OrderBy) -> edge.OrderBy:
+    """What orders points, in the engine's terms."""
+    return edge.OrderBy(wire.key, known(DIRECTIONS, wire.direction))
 
 
 def to_filter(wire: protocol.Filter) -> edge.Filter:

@@ -64,8 +64,23 @@ def test_a_topic_out_of_step_is_found(settings: Settings):
 def test_only_some_topics_must_share_a_count(settings: Settings):
     """With another partition count in the settings the check names the topics keyed by user, and the transitions'."""
     found = {finding.topic for finding in check_topics(other(settings, partitions=5))}
-    assert found == {spec.name for spec in topic_specs(settings) if spec.fixed}
+    own = {settings.prefixed(topic) for topic in (Topic.EXAMPLES, Topic.WEIGHTS)}
+    assert found == {spec.name for spec in topic_specs(settings) if spec.fixed} - own
     assert {settings.prefixed(Topic.CLICKS), settings.prefixed(Topic.TRANSITIONS)} <= found
+
+
+def test_one_partition_is_one_learner(settings: Settings):
+    """Whatever the settings say of the others, examples and weights have one, and more are found."""
+    specs = {spec.topic: spec for spec in topic_specs(settings)}
+    assert {specs[topic].partitions for topic in (Topic.EXAMPLES, Topic.WEIGHTS)} == {1}
+    assert (specs[Topic.EXAMPLES].cleanup, specs[Topic.WEIGHTS].cleanup) == ("delete", "compact")
+    fresh = settings.model_copy(update={"namespace": f"t{secrets.token_hex(4)}"})
+    name = fresh.prefixed(Topic.EXAMPLES)
+    admin = open_admin(fresh)
+    admin.create_topics([NewTopic(name, 3, 1)])[name].result(10)
+    create_topics(fresh)
+    [finding] = check_topics(fresh)
+    assert (finding.topic, finding.problem) == (name, "has 3 partitions where it must have 1")
 
 
 def test_a_recreated_topic_has_another_identity(settings: Settings):

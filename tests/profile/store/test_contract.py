@@ -354,11 +354,41 @@ class TestFinding:
             assert found.payload == {"kind": "b"}
             np.testing.assert_array_equal(found.vectors["short"], by_id[found.id].vectors["short"])
 
+    async def test_the_largest_values_of_a_field(self, store: Store, layout: CollectionLayout) -> None:
+        """Largest first, at most so many, of those that pass and have the field; equal values are all there."""
+        ages = [3, 2**40, -5, 7, 7, 7, 0]
+        points = [point({"age": age, "kind": "ab"[age == 0]}, {"short": unit(3, 0)}) for age in ages]
+        bare = point({"kind": "a"})
+        await store.write(layout.name, insert(*points, bare))
+        every = await store.largest(layout.name, "age", EVERYTHING, limit=20, payload=["age"])
+        assert [found.payload for found in every] == [{"age": age} for age in sorted(ages, reverse=True)]
+        assert {found.id for found in every} == {made.id for made in points}
+        assert all(found.vectors == {} for found in every)
+        few = await store.largest(layout.name, "age", SearchFilter(equal={"kind": "a"}), limit=2)
+        assert [found.payload["age"] for found in few] == [2**40, 7]
+        where = SearchFilter(equal={"kind": "a"}, without=[points[1].id])
+        assert [found.payload["age"] for found in await store.largest(layout.name, "age", where, limit=9)] == [
+            7, 7, 7, 3, -5,
+        ]  # fmt: skip
+
+    async def test_the_largest_values_are_those_of_now(self, store: Store, layout: CollectionLayout) -> None:
+        """A point that is written anew is where its new value belongs, once, or nowhere."""
+        points = [point({"age": age}) for age in range(300)]
+        await store.write(layout.name, insert(*points))
+        changed = point({"age": 1_000}, name=points[5].id)
+        without = point({"kind": "a"}, name=points[299].id)
+        for old, new in ((points[5], changed), (points[299], without)):
+            assert await store.write(layout.name, [Write(point=new, expected=old.token)]) == {old.id}
+        found = await store.largest(layout.name, "age", EVERYTHING, limit=400, payload=["age"])
+        assert [one.payload["age"] for one in found] == [1_000, *(age for age in range(298, -1, -1) if age != 5)]
+        assert await store.largest(layout.name, "age", SearchFilter(equal={"kind": "b"}), limit=3) == []
+
     async def test_an_empty_collection_has_nothing(self, store: Store, layout: CollectionLayout) -> None:
         """What the store remembers of the layout is seen by nobody."""
         assert await store.count(layout.name, EVERYTHING) == 0
         assert await names(store, layout.name, EVERYTHING) == []
         assert await names(store, layout.name, SearchFilter(unequal={"kind": "a"}, without=[uuid4()])) == []
+        assert await store.largest(layout.name, "age", EVERYTHING, limit=5) == []
         for vector, size in layout.vectors.items():
             assert await store.search(layout.name, vector, [(unit(size, 0), EVERYTHING)], limit=5) == [[]]
 
