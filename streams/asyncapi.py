@@ -1,7 +1,8 @@
 """The wire contract as AsyncAPI 3.0, generated from the structs and the settings: it cannot fall behind them."""
 
 from collections.abc import Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import msgspec
 
@@ -15,6 +16,8 @@ from penchant.streams.events import (
     GraphModel,
     Item,
     ItemReady,
+    LearnedWeights,
+    Lesson,
     MediaUpload,
     Post,
     Recommendations,
@@ -27,7 +30,7 @@ __all__ = ["contract"]
 
 REFERENCE = "#/components/schemas/{name}"
 
-PAYLOADS: Mapping[Topic, type[msgspec.Struct]] = {
+PAYLOADS: Mapping[Topic, type[msgspec.Struct] | UnionType] = {
     Topic.CLICKS: Click,
     Topic.POSTS: Post,
     Topic.MEDIA_UPLOADS: MediaUpload,
@@ -37,6 +40,8 @@ PAYLOADS: Mapping[Topic, type[msgspec.Struct]] = {
     Topic.GRAPH_MODEL: GraphModel,
     Topic.ITEM_READY: ItemReady,
     Topic.TRANSITIONS: Transition,
+    Topic.EXAMPLES: Lesson,
+    Topic.WEIGHTS: LearnedWeights,
     Topic.RECOMMENDATIONS: Recommendations,
 }
 # What penchant sends and what it receives; what it tells only itself is both.
@@ -46,6 +51,8 @@ SENT = frozenset(
         Topic.DEAD_LETTERS,
         Topic.ITEM_READY,
         Topic.TRANSITIONS,
+        Topic.EXAMPLES,
+        Topic.WEIGHTS,
         Topic.ENTITY_VECTORS,
         Topic.GRAPH_MODEL,
     }
@@ -58,6 +65,8 @@ KEYS: Mapping[Topic, str] = {
     Topic.TRIPLES: 'the triple as a JSON array: ["head", "relation", "tail"]',
     Topic.ENTITY_VECTORS: "the entity",
     Topic.GRAPH_MODEL: "always `model`: the last record is in force",
+    Topic.EXAMPLES: "none: examples name nobody",
+    Topic.WEIGHTS: "always `weights`: the last record is in force",
     Topic.DEAD_LETTERS: "the original record's key",
 }
 USER_KEY = "the user's id"
@@ -89,8 +98,10 @@ def contract(settings: Settings) -> dict[str, Any]:
     """The AsyncAPI 3.0 document of this namespace, ready to be written as JSON (which is YAML, too)."""
     references, schemas = msgspec.json.schema_components(PAYLOADS.values(), ref_template=REFERENCE)
     for struct in PAYLOADS.values():
+        if isinstance(struct, UnionType):
+            continue
         schema = schemas[struct.__name__]
-        # The codec takes values without the type tag, since a topic carries one type.
+        # The codec takes values without the type tag where a topic carries one type.
         schema["required"] = [name for name in schema["required"] if name != "type"]
     payloads = dict(zip(PAYLOADS, references, strict=True))
     specs = topic_specs(settings)
@@ -160,8 +171,13 @@ def message(topic: Topic, payloads: Mapping[Topic, dict[str, Any]]) -> dict[str,
             "contentType": "application/octet-stream",
             "headers": DEAD_LETTER_HEADERS,
         }
-    summary, _, _ = (PAYLOADS[topic].__doc__ or "").partition("\n")
     payload: dict[str, Any] = payloads[topic]
     if topic in NULLABLE:
         payload = {"oneOf": [payload, {"type": "null", "description": "deletes what the key names"}]}
-    return described | {"summary": summary, "headers": CONTENT_TYPE_HEADER, "payload": payload}
+    return described | {"summary": summary(PAYLOADS[topic]), "headers": CONTENT_TYPE_HEADER, "payload": payload}
+
+
+def summary(kind: type[msgspec.Struct] | UnionType) -> str:
+    """What a topic's values say, in a sentence for each type."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return " ".join((one.__doc__ or "").partition("\n")[0] for one in kinds)

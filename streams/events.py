@@ -2,7 +2,7 @@
 
 A value is decoded into its struct in one step that checks types and bounds together; whatever does not fit
 never reaches a lane. Unknown fields are ignored, so that producers may be newer than workers. The type tag may
-be left out, since each topic carries one type.
+be left out where a topic carries one type.
 """
 
 from datetime import datetime
@@ -19,16 +19,20 @@ __all__ = [
     "Click",
     "ClickAction",
     "EntityVector",
+    "Example",
     "GraphModel",
     "Instant",
     "Item",
     "ItemReady",
+    "LearnedWeights",
+    "Lesson",
     "Media",
     "MediaKind",
     "MediaUpload",
     "Post",
     "Recommendations",
     "Recommended",
+    "Reset",
     "SourcePosition",
     "Timings",
     "Transition",
@@ -49,6 +53,8 @@ MAX_PROJECTION_BYTES = 8 * 2**20
 MAX_RELATIONS = 10_000
 MAX_PREVIOUS = 50  # what the interest lane sends at most
 MAX_PARTITION, MAX_OFFSET = 2**31 - 1, 2**63 - 1  # what Kafka has numbers for
+MAX_FEATURES, MAX_CANDIDATES = 128, 64  # as float32 they just fit into `Floats`
+MAX_WEIGHT, MAX_SQUARES = 1e6, 1e15
 MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
@@ -74,6 +80,14 @@ Operators = Annotated[dict[Id, Floats], Meta(max_length=MAX_RELATIONS)]
 ModelId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?![\s\S])")]
 Share = Annotated[float, Meta(gt=0, le=1)]
 FiniteValue = Annotated[float, Meta(ge=-1e9, le=1e9)]  # NaN and infinity satisfy no bound
+FeatureName = Annotated[str, Meta(min_length=1, max_length=64, pattern=ID_PATTERN)]
+FeatureNames = Annotated[tuple[FeatureName, ...], Meta(min_length=1, max_length=MAX_FEATURES)]
+FeatureWeights = Annotated[
+    tuple[Annotated[float, Meta(ge=-MAX_WEIGHT, le=MAX_WEIGHT)], ...], Meta(min_length=1, max_length=MAX_FEATURES)
+]
+FeatureSquares = Annotated[
+    tuple[Annotated[float, Meta(ge=0, le=MAX_SQUARES)], ...], Meta(min_length=1, max_length=MAX_FEATURES)
+]
 
 
 class ClickAction(StrEnum):
@@ -212,6 +226,55 @@ class Transition(Struct, frozen=True, kw_only=True, tag_field="type", tag="trans
     at: Annotated[int, Meta(ge=-MAX_INSTANT_MS, le=MAX_INSTANT_MS)]
     previous: Annotated[tuple[tuple[Id, Share], ...], Meta(max_length=MAX_PREVIOUS)] = ()
     origin: SourcePosition
+
+
+class Example(Struct, frozen=True, kw_only=True, tag_field="type", tag="example"):
+    """Internal: of what a list was chosen from, the one that was liked and some that were not. It names nobody.
+
+    Attributes:
+        names: of the F features.
+        candidates: how many there are.
+        features: of the candidates, the liked one first: F rows of float32, little-endian.
+        absence_ms: how long the user had been away.
+    """
+
+    names: FeatureNames
+    candidates: Annotated[int, Meta(ge=2, le=MAX_CANDIDATES)]
+    features: Floats
+    absence_ms: Annotated[int, Meta(ge=0, le=MAX_INSTANT_MS)]
+
+
+class Reset(Struct, frozen=True, kw_only=True, tag_field="type", tag="reset"):
+    """Asks the learner to begin again, as if nothing had been learned."""
+
+
+Lesson = Example | Reset
+
+
+class LearnedWeights(Struct, frozen=True, kw_only=True, tag_field="type", tag="learned-weights"):
+    """Internal: the weights of the ranking as the learner has them. The last record is in force.
+
+    Attributes:
+        names: of the F features.
+        base: that always count.
+        returning: that count by how long a user was away.
+        base_squares: sums of squared steps, by which the next ones are scaled.
+        returning_squares: likewise.
+        examples: learned from, since the beginning or a reset.
+        as_of: the timestamp of the newest of them, epoch milliseconds; 0: none.
+        topic_id: of the topic that they were read from.
+        next_offset: everything there before it has been taken in.
+    """
+
+    names: FeatureNames
+    base: FeatureWeights
+    returning: FeatureWeights
+    base_squares: FeatureSquares
+    returning_squares: FeatureSquares
+    examples: Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
+    as_of: Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
+    topic_id: Annotated[str, Meta(max_length=64)]
+    next_offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)]
 
 
 class Because(Struct, frozen=True, kw_only=True):

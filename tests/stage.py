@@ -46,7 +46,7 @@ from penchant.streams.connection import common_options, open_admin, producer_opt
 from penchant.streams.events import Recommendations
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.records import Output, Record
-from penchant.streams.topics import Topic, create_topics
+from penchant.streams.topics import Topic, create_topics, topic_specs
 from penchant.streams.worker import LANES, Parts, build_parts
 
 START_TIMEOUT_S = 120.0
@@ -283,8 +283,8 @@ class Stage:
 
     def partitions(self, topics: Iterable[Topic]) -> list[TopicPartition]:
         """All partitions of topics."""
-        count = self.settings.kafka.partitions
-        return [TopicPartition(self.topic(topic), number) for topic in topics for number in range(count)]
+        counts = {spec.topic: spec.partitions for spec in topic_specs(self.settings)}
+        return [TopicPartition(self.topic(topic), number) for topic in topics for number in range(counts[topic])]
 
     def onlooker(self, group: str) -> Consumer:
         """A client that may ask for a group's offsets, and is no member of it."""
