@@ -60,7 +60,8 @@ class Offered(Struct, frozen=True, kw_only=True, eq=False):
 
     Attributes:
         items: the n candidates.
-        features: of them, standardised among them, in the order of `Ranker.features`: shape (F, n).
+        features: of them, standardised among them and as loud as they can be relied on: what weights are multiplied
+            by, in the order of `Ranker.features`: shape (F, n).
     """
 
     items: tuple[str, ...]
@@ -193,12 +194,12 @@ class Ranker:
     def _list(self, request: Request | None, absence_ms: int) -> Ranked:
         if request is None:
             return Ranked(items=(), offered=None)
-        weights = self._weights.at(absence_ms) * request.evidence
-        features = standardised(request.features)
+        weights = self._weights.at(absence_ms)
+        features = standardised(request.features) * request.evidence[:, None].astype(np.float32)
         parts = weights[:, None] * features
         relevance = unit_range(parts.sum(axis=0))
         chosen = mmr(relevance, request.vectors, count=self._count, relevance_share=self._relevance_share)
-        reasons = self._reasons_for(request, np.array(chosen), weights)
+        reasons = self._reasons_for(request, np.array(chosen), weights * request.evidence)
         ranked = []
         for index, why in zip(chosen, reasons, strict=True):
             told = {name: float(part) for name, part in zip(self.features, parts[:, index], strict=True) if part}
