@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -87,20 +88,21 @@ class Parts(Struct, frozen=True, kw_only=True):
         await self.store.open([part.layout for part in parts])
 
 
-def build_parts(settings: Settings) -> Parts:
+def build_parts(
+    settings: Settings, space: Space | None = None, *, clock: Callable[[], float] = time.monotonic
+) -> Parts:
     """The parts that the settings ask for, not yet opened.
+
+    Args:
+        settings: of this process.
+        space: of content; None: that of the encoders and of the graph.
+        clock: seconds, by which the ranker remembers what trends.
 
     Raises:
         ConfigurationError: a weight is pinned of a feature that there is not.
     """
     store = open_store(settings)
-    encoders = encoder_space()
-    space = space_of(
-        encoders.dimensions,
-        encoders.fingerprints,
-        settings.fusion.shares,
-        graph_dimension=settings.fusion.graph_dimension,
-    )
+    space = space or worker_space(settings)
     identity = Identity(settings.id_key.get_secret_value())
     profile = settings.profile
     limits = Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits)
@@ -127,6 +129,7 @@ def build_parts(settings: Settings) -> Parts:
         candidates=settings.recommend.candidates,
         relevance_share=settings.recommend.relevance,
         reasons=settings.recommend.reasons,
+        clock=clock,
     )
     return Parts(
         store=store,
@@ -143,6 +146,17 @@ def build_parts(settings: Settings) -> Parts:
         vectors=vectors,
         ranker=ranker,
         calibrations=Calibrations(store, settings.prefixed("calibration"), items),
+    )
+
+
+def worker_space(settings: Settings) -> Space:
+    """The space of the encoders and of the graph."""
+    encoders = encoder_space()
+    return space_of(
+        encoders.dimensions,
+        encoders.fingerprints,
+        settings.fusion.shares,
+        graph_dimension=settings.fusion.graph_dimension,
     )
 
 

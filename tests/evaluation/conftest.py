@@ -1,5 +1,7 @@
 """Small made streams, and the real one where it is at hand."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,13 @@ def make_event():
         return Event(index, *(column[index].item() for column in columns))
 
     return make
+
+
+@pytest.fixture
+def at_end():
+    """What contestants have to let go of is let go of behind the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

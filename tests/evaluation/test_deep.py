@@ -93,12 +93,13 @@ def test_it_ranks_what_contents_foretell(make, crowd):
     assert outcome.negatives.mean() < 0.35
 
 
-def test_it_takes_part(crowd, tmp_path):
+def test_it_takes_part(crowd, tmp_path, at_end):
     """Under its name, and kept where texts' vectors are."""
     given = Material(
         stream=crowd,
         vectors=np.eye(len(crowd.items), dtype=np.float32),
-        seed=0,
+        rules=Rules(),
         settings=load_settings(data_dir=tmp_path),
+        at_end=at_end,
     )
     assert "fusion deep" in {name for make in makers() for name in make(given).names}

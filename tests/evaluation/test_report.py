@@ -18,10 +18,10 @@ from penchant.settings import load_settings
 
 
 @pytest.fixture
-def summary(crowd):
+def summary(crowd, at_end):
     """Of three baselines on two crowds."""
     vectors = np.eye(len(crowd.items), dtype=np.float32)
-    given = Material(stream=crowd, vectors=vectors, seed=0, settings=load_settings())
+    given = Material(stream=crowd, vectors=vectors, rules=Rules(), settings=load_settings(), at_end=at_end)
     only = ["popularity", "last item", "item-item cosine"]
     field = chosen([make(given) for make in baselines()], only)
     rules = Rules(probes=100, absence_ms=600_000)

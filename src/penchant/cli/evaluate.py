@@ -1,5 +1,6 @@
 """How well recommendations would have been on a recorded stream: penchant's, and others'."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -122,9 +123,10 @@ def run(
     vectors = text_vectors(
         stream.texts, settings.data_dir / "evaluation", threads=settings.encoders.threads, progress=tell
     )
-    given = Material(stream=stream, vectors=vectors, seed=rules.seed, settings=settings, graph=graph)
-    contestants = chosen([make(given) for make in makers()], only or ())
-    outcome = evaluate(stream, contestants, rules, progress=tell).narrowed(only or ())
+    with contextlib.ExitStack() as at_end:
+        given = Material(stream=stream, vectors=vectors, rules=rules, settings=settings, at_end=at_end, graph=graph)
+        contestants = chosen([make(given) for make in makers()], only or ())
+        outcome = evaluate(stream, contestants, rules, progress=tell).narrowed(only or ())
     tell("comparing", 0, 0)
     summary = summarise(title, stream, outcome, rules, vectors)
     for path, write in writers:

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from penchant.evaluation.configurations import configurations
 from penchant.evaluation.deep import Deep
 from penchant.evaluation.fusions import Fusions
 from penchant.evaluation.ours import Ours
-from penchant.evaluation.protocol import Contestant
+from penchant.evaluation.protocol import Contestant, Rules, choose_probes
+from penchant.evaluation.served import Served
 from penchant.evaluation.stream import UNKNOWN_TIME, Stream
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.whitening import Calibration, calibrate
@@ -41,15 +43,17 @@ class Material(Struct, frozen=True, kw_only=True, eq=False, dict=True):
     Attributes:
         stream: that will be played; for its dimensions and its catalogue, not for its future.
         vectors: of the items' texts: shape (items, d).
-        seed: of whatever starts at random.
+        rules: by which it will be; their seed is that of whatever starts at random.
         settings: of penchant.
+        at_end: is told what contestants have to let go of.
         graph: a folder with a knowledge graph of the catalogue; None for none.
     """
 
     stream: Stream
     vectors: NDArray[np.float32]
-    seed: int
+    rules: Rules
     settings: Settings
+    at_end: ExitStack
     graph: Path | None = None
 
     @cached_property
@@ -75,8 +79,9 @@ def makers() -> list[Maker]:
     """Of all contestants: penchant, profiles by fused content alone, and what both are compared with."""
     return [
         ours,
-        lambda given: Fusions(len(given.stream.users), given.whitened, given.settings.fusion.model_dump()),
+        lambda given: Fusions(len(given.stream.users), given.slices, given.calibration, given.settings.fusion.shares),
         deep,
+        served,
         *baselines(),
     ]
 
@@ -87,9 +92,9 @@ def baselines() -> list[Maker]:
         lambda given: Popularity(len(given.stream.items), HALF_LIVES_DAYS),
         lambda given: LastItem(len(given.stream.items)),
         lambda given: Ema(len(given.stream.users), given.vectors),
-        lambda given: Isgd(len(given.stream.users), len(given.stream.items), given.seed),
+        lambda given: Isgd(len(given.stream.users), len(given.stream.items), given.rules.seed),
         lambda given: ItemCosine(len(given.stream.users), len(given.stream.items)),
-        lambda given: Als(len(given.stream.users), len(given.stream.items), given.seed),
+        lambda given: Als(len(given.stream.users), len(given.stream.items), given.rules.seed),
         lambda given: Ease(len(given.stream.users), len(given.stream.items)),
     ]
 
@@ -108,9 +113,17 @@ def ours(given: Material) -> Ours:
             short_share_at=profile.short_share_at,
         ),
         limits=Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits),
-        seed=given.seed,
+        seed=given.rules.seed,
         released=times(given.stream.released),
     )
+
+
+def served(given: Material) -> Served:
+    """The parts of a worker."""
+    probes = choose_probes(given.stream, given.rules).index
+    made = Served(given.stream, given.slices, given.calibration, given.settings, probes)
+    given.at_end.callback(made.close)
+    return made
 
 
 def deep(given: Material) -> Deep:
@@ -119,7 +132,7 @@ def deep(given: Material) -> Deep:
         len(given.stream.users),
         given.whitened,
         content=given.calibration.fingerprint,
-        seed=given.seed,
+        seed=given.rules.seed,
         folder=given.settings.data_dir / "evaluation",
     )
 
