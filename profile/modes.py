@@ -1,13 +1,16 @@
-"""Ways to fuse an item's modalities into one vector, and the articles' formulas as they stand.
+"""Ways to fuse an item's modalities into one vector, and the mathematics of a user's vector made of such.
 
-- *concat*: slices side by side, all alike; a cosine is the mean of the slices' cosines.
-- *weighted*: the same by shares, F = 0.5 x_t + 0.3 x_i + 0.2 x_a, renormalised over what an item has.
+- *concat*: slices side by side by their shares of what an item has; with even ones a cosine is the mean of the slices'
+  cosines.
 - *average*: slices projected to a common dimension, and their mean.
 - *attention*: slices weighted for each user by how well each has told what the user liked of late, after the
   normalised exponential of Bahdanau, Cho and Bengio (ICLR 2015); for each candidate over the slices that it has.
 
+A user's vector follows U <- 0.6 U + 0.4 x of each item liked, in their order: over what is remembered, newest first,
+that is the sum of 0.4 * 0.6^k x_k. So it is a function of the set of signals, and late events land where they belong.
+
 Slices of different encoders have nothing in common but the items, so a projection to a common dimension can only keep
-what varies most in each (Hotelling, 1933): it is each slice's principal components, largest first, side by side by
+what varies most in each (Hotelling, 1933): it is each slice's principal components, loudest first, side by side by
 rank. That makes *average* a defensible and not a meaningful mode: component k of a text and of a graph are the k-th
 loudest of each, and nothing else joins them.
 """
@@ -17,12 +20,28 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["attention", "average", "concat", "projected", "unit_rows"]
+__all__ = [
+    "ADDED",
+    "KEPT",
+    "REMEMBERED",
+    "attention",
+    "average",
+    "concat",
+    "even",
+    "moving",
+    "projected",
+    "told",
+    "unit_rows",
+]
 
 Vectors = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
-CANCELLED = 1e-12
+KEPT, ADDED = 0.6, 0.4  # U = 0.6 u + 0.4 x_m
+REMEMBERED = 64  # likes: less than a trillionth is left of what was before
+EVIDENCE_KEPT = 0.8  # of what a slice has told, from one liked item to the next
 TEMPERATURE = 0.1  # of attention: cosines differ by tenths
+CANCELLED = 1e-12
 
 
 def concat(slices: Mapping[str, Vectors], shares: Mapping[str, float] | None = None) -> Vectors:
@@ -40,37 +59,59 @@ def concat(slices: Mapping[str, Vectors], shares: Mapping[str, float] | None = N
     return np.concatenate(scaled, axis=1).astype(np.float32)
 
 
-def projected(slices: Mapping[str, Vectors], dimension: int) -> dict[str, Vectors]:
-    """Each slice's leading principal components: unit rows of a common dimension, zeros where a slice is absent.
+def projected(slices: Mapping[str, Vectors], loudest: Mapping[str, NDArray[np.int64]]) -> dict[str, Vectors]:
+    """Slices of one dimension, that of the narrowest: unit rows of each one's loudest components, zeros where absent.
 
-    A component's sign is chosen so that its values lean to the positive, since nothing else fixes it.
+    Args:
+        slices: as for `concat`, of principal components.
+        loudest: by slice, its components, the loudest first.
+    """
+    dimension = min(len(order) for order in loudest.values())
+    return {name: unit_rows(vectors[:, loudest[name][:dimension]]) for name, vectors in slices.items()}
+
+
+def average(slices: Mapping[str, Vectors], shares: Mapping[str, float] | None = None) -> Vectors:
+    """The mean of the slices that an item has, of one dimension each: unit rows, shape (n, d).
 
     Args:
         slices: as for `concat`.
-        dimension: at most that of the narrowest slice.
+        shares: that they count by; None: all alike.
     """
-    found = {}
-    for name, vectors in slices.items():
-        present = vectors.any(axis=1)
-        centred = vectors[present] - vectors[present].mean(axis=0)
-        _, components = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-        values = centred @ components[:, ::-1][:, :dimension]
-        values = values * np.where((values**3).sum(axis=0) < 0, -1, 1)
-        found[name] = np.zeros((len(vectors), dimension), np.float32)
-        found[name][present] = unit_rows(values)
-    return found
+    weighted = [vectors * (1.0 if shares is None else shares.get(name, 0.0)) for name, vectors in slices.items()]
+    return unit_rows(np.sum(weighted, axis=0))
 
 
-def average(slices: Mapping[str, Vectors]) -> Vectors:
-    """The mean of the slices that an item has, of one dimension each: unit rows, shape (n, d)."""
-    return unit_rows(np.sum(list(slices.values()), axis=0))
+def moving(count: int) -> Floats:
+    """What each of so many liked items counts in U, the newest first: shape (count,)."""
+    shares: Floats = ADDED * np.power(KEPT, np.arange(count, dtype=float))
+    return shares
 
 
-def attention(evidence: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+def even(count: int) -> Floats:
+    """What each of so many counts in a mean: shape (count,)."""
+    return np.full(count, 1 / max(count, 1))
+
+
+def told(liked: Vectors) -> float:
+    """How well a slice has told what a user liked of late: mean cosine of what was liked with U as it was before.
+
+    The newest count most, each a fifth of what is left by those after it.
+
+    Args:
+        liked: unit vectors of the items, newest first, zeros where absent: shape (k, d).
+    """
+    gaps = np.subtract.outer(np.arange(len(liked)), np.arange(len(liked)))  # negative: how much earlier it was
+    before = np.where(gaps < 0, KEPT ** (-gaps - 1.0), 0.0)
+    users = unit_rows(before @ liked)
+    cosines = (users * liked).sum(axis=1)
+    return float((1 - EVIDENCE_KEPT) * (EVIDENCE_KEPT ** np.arange(len(liked)) @ cosines))
+
+
+def attention(evidence: Floats, present: NDArray[np.bool_]) -> Floats:
     """Weights of slices for one user and each candidate; they sum to 1 over what the candidate has.
 
     Args:
-        evidence: by slice, the mean cosine of what the user liked of late with what they had liked before: shape (s,).
+        evidence: by slice, what it has `told`: shape (s,).
         present: which slices each candidate has: shape (n, s).
 
     Returns:
@@ -78,7 +119,7 @@ def attention(evidence: NDArray[np.float64], present: NDArray[np.bool_]) -> NDAr
     """
     powers = np.exp((evidence - evidence.max()) / TEMPERATURE) * present
     totals = powers.sum(axis=1, keepdims=True)
-    weights: NDArray[np.float64] = np.divide(powers, totals, out=np.zeros_like(powers), where=totals > 0)
+    weights: Floats = np.divide(powers, totals, out=np.zeros_like(powers), where=totals > 0)
     return weights
 
 

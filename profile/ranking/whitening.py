@@ -77,6 +77,16 @@ class Calibration(Struct, frozen=True, eq=False):
             found[name] = self.apply(name, unit)
         return found
 
+    def loudest(self, name: str, dimension: int) -> NDArray[np.int64]:
+        """A slice's components as `split` gives them, the loudest first: shape (dimension,).
+
+        What a component was divided by is the length of its column, a power of its deviation. A slice that is not
+        whitened is taken to have its components in order, as the graph's has.
+        """
+        if name not in self.slices:
+            return np.arange(dimension)
+        return np.argsort(np.linalg.norm(self.slices[name].map, axis=0), kind="stable")
+
     def apply(self, name: str, vectors: Vectors) -> Vectors:
         """A slice's unit vectors as ranking compares them, shape (n, k) from (n, d)."""
         return self.slices[name].apply(vectors) if name in self.slices else vectors
@@ -97,10 +107,14 @@ def calibrate(slices: Mapping[str, Vectors]) -> Calibration:
 
 
 def whitening_of(vectors: Vectors, *, power: float = POWER) -> Whitening:
-    """The whitening of a catalogue's vectors, shape (n, d): principal components divided by sd^power."""
+    """The whitening of a catalogue's vectors, shape (n, d): principal components divided by sd^power.
+
+    A component's sign is chosen so that its values lean to the positive, since nothing else fixes it.
+    """
     mean = vectors.mean(axis=0, dtype=np.float64)
     centred = vectors - mean
     variances, components = np.linalg.eigh(centred.T @ centred / len(vectors))
+    components *= np.where(((centred @ components) ** 3).sum(axis=0) < 0, -1, 1)
     deviations = np.sqrt(np.maximum(variances, 0))
     audible = deviations > QUIETEST * deviations.max(initial=0)
     return Whitening(

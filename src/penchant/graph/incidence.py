@@ -26,7 +26,7 @@ def incidence_vectors(attributes: Sequence[frozenset[str]], dimension: int) -> N
         dimension: of the vectors, less than n and than the number of attributes.
 
     Returns:
-        Shape (n, dimension); zeros for items without attributes.
+        Shape (n, dimension), the strongest components first; zeros for items without attributes.
     """
     columns = {name: column for column, name in enumerate(sorted(frozenset[str]().union(*attributes)))}
     indptr = np.cumsum([0, *map(len, attributes)])
@@ -38,7 +38,7 @@ def incidence_vectors(attributes: Sequence[frozenset[str]], dimension: int) -> N
     rows = np.repeat(1 / np.where(lengths > 0, lengths, 1), np.diff(indptr))
     unit = csr_array((matrix.data * rows, indices, indptr), shape=matrix.shape)
     left, values, _ = svds(unit, k=dimension, v0=np.random.default_rng(SEED).standard_normal(min(unit.shape)))
-    found = left * values
+    found = (left * values)[:, np.argsort(-values)]
     found = (found - found.mean(axis=0)) * (lengths > 0)[:, None]  # what all items have in common tells none apart
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     vectors: NDArray[np.float32] = np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0).astype(

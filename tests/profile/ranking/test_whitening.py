@@ -35,6 +35,28 @@ def test_components_are_divided_by_a_power_of_their_deviation(power):
     assert np.allclose(moved.std(0), audible ** (1 - power), rtol=1e-2)
 
 
+def test_the_loudest_components_are_known_by_their_map():
+    """By what they are divided by, whatever the power; a slice without a whitening has them in order."""
+    vectors = cone(5_000)
+    calibration = calibrate({"text": vectors})
+    deviations = ((vectors - vectors.mean(0)) @ unit_columns(calibration.slices["text"].map)).std(0)
+    order = calibration.loudest("text", len(deviations))
+    assert (np.diff(deviations[order]) < 0).all()
+    assert calibration.loudest("graph", 3).tolist() == [0, 1, 2]
+
+
+def test_components_lean_to_the_positive():
+    """So that two calibrations by one catalogue agree, and projections of slices are added by one rule."""
+    vectors = cone(2_000)
+    whitening = whitening_of(vectors)
+    assert (((vectors - whitening.mean) @ whitening.map.astype(float)) ** 3).sum(0).min() > 0
+
+
+def unit_columns(matrix):
+    """Columns of length one."""
+    return matrix / np.linalg.norm(matrix, axis=0)
+
+
 def test_what_is_absent_stays_absent():
     """An item without a slice has zeros before and after."""
     vectors = cone(500)
