@@ -80,10 +80,14 @@ def fingerprint(*parts: object) -> Fingerprint:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-def extra(module: str) -> Any:
+def extra(module: str, *, what: str = "Embedding") -> Any:
     """Imports a module of the optional part that encodes.
 
     A process that encodes nothing runs without that part, and imports the encoders' modules all the same.
+
+    Args:
+        module: its name.
+        what: needs it.
 
     Raises:
         ConfigurationError: it is not installed.
@@ -92,6 +96,6 @@ def extra(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigurationError(
-            f"Embedding needs {error.name or module}, which is not installed",
+            f"{what} needs {error.name or module}, which is not installed",
             hint='Install the encoders with: pip install "penchant[encoders]"',
         ) from error

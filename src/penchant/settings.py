@@ -53,6 +53,9 @@ DAY_MS = 24 * HOUR_MS
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+FusionMode = Literal[
+    "learned", "concat", "average", "weighted", "attention", "deep", "F", "U", "R", "UR-concat", "UR-average", "M"
+]
 
 
 class Section(BaseModel):
@@ -89,11 +92,18 @@ class StoreSettings(Section):
 
 
 class FusionSettings(Section):
-    """Shares of the modalities in an item's content vector, renormalised over those that an item has.
+    """How modalities are fused: their shares in an item's content vector, renormalised over those that an item has.
 
     What an item says of itself shares what the graph leaves: 1 - `graph` where the item has a place in the graph.
     """
 
+    mode: FusionMode = Field(
+        default="learned",
+        description="what lists are ranked by: all features by learned weights, or content alone, fused in this way",
+    )
+    deep_model: Path | None = Field(
+        default=None, description="file of the model for mode deep: `penchant deep train` writes one"
+    )
     text: Share = Field(default=0.5, description="share of the text slice")
     image: Share = Field(default=0.3, description="share of the image slice")
     audio: Share = Field(default=0.2, description="share of the audio slice")

@@ -7,6 +7,7 @@ from penchant.encoders.base import unit_rows
 from penchant.evaluation.deep import Deep
 from penchant.evaluation.protocol import Rules, evaluate
 from penchant.evaluation.roster import Material, makers
+from penchant.profile.ranking.whitening import Calibration
 from penchant.settings import load_settings
 
 
@@ -21,7 +22,7 @@ def make(crowd, tmp_path, monkeypatch):
 
     def build(seed=0, folder="kept"):
         slices = {"text": unit_rows(vectors)}
-        return Deep(len(crowd.users), slices, content="none", seed=seed, folder=tmp_path / folder)
+        return Deep(len(crowd.users), slices, Calibration(), {"text": "made"}, seed=seed, folder=tmp_path / folder)
 
     return build
 

@@ -99,7 +99,7 @@ class DeepFusion:
 
     def __init__(self, form: Form, parameters: Parameters) -> None:
         self.form, self.parameters = form, parameters
-        self._torch = extra("torch")
+        self._torch = extra("torch", what="Deep fusion")
 
     def fuse(self, slices: Mapping[str, Vectors]) -> Vectors:
         """The items' fused vectors, shape (n, dimension); zeros for items without any slice.
@@ -116,20 +116,21 @@ class DeepFusion:
         with self._torch.inference_mode():
             return self.prepared(self.fused(self.tensors(slices)))
 
-    def scores(self, fused: Fused, liked: Codes, ages_ms: NDArray[np.int64]) -> Vectors:
-        """Of the whole catalogue for one user, shape (m,).
+    def scores(self, targets: Fused, known: Fused, liked: Codes, ages_ms: NDArray[np.int64]) -> Vectors:
+        """Of items for one user, shape (m,).
 
         Args:
-            fused: the catalogue.
-            liked: codes of what the user liked, the last first; those beyond `remembered` count for nothing.
+            targets: the items to score, m of them.
+            known: those among which is what the user liked.
+            liked: their places there, the last first; those beyond `remembered` count for nothing.
             ages_ms: how long ago, shape as `liked`.
         """
         torch, kept = self._torch, self.form.remembered
         buckets = torch.from_numpy(age_buckets(ages_ms[:kept]))[None]
         with torch.inference_mode():
-            remembered = fused.vectors[torch.from_numpy(liked[:kept])][None]
+            remembered = known.vectors[torch.from_numpy(liked[:kept])][None]
             present = torch.ones(buckets.shape, dtype=torch.bool)
-            found: Vectors = self.judged(fused, remembered, buckets, present)[0].numpy()
+            found: Vectors = self.judged(targets, remembered, buckets, present)[0].numpy()
         return found
 
     def tensors(self, slices: Mapping[str, Vectors]) -> dict[str, Any]:

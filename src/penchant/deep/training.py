@@ -8,7 +8,7 @@ none when recommendations are made. Steps are those of AdamW (Loshchilov and Hut
 Training stops by likes that are later than all that is trained on, for a recommender is asked about the future.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = ["History", "Recipe", "Trained", "train"]
 
 Vectors = NDArray[np.float32]
 Codes = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
 
 
 class History(Struct, frozen=True, kw_only=True, eq=False):
@@ -69,7 +70,6 @@ class Trained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a model came about.
 
     Attributes:
-        content: fingerprint of what the slices were whitened by; vectors of another are foreign to the model.
         seed: of everything that was drawn.
         recipe: how.
         events: that it learned from.
@@ -79,7 +79,6 @@ class Trained(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         losses: of the likes held out, before the first epoch and after each.
     """
 
-    content: str
     seed: int
     recipe: Recipe
     events: int
@@ -229,9 +228,9 @@ def train(
     history: History,
     *,
     seed: int,
-    content: str = "",
     recipe: Recipe | None = None,
     form: Form | None = None,
+    progress: Progress | None = None,
 ) -> tuple[DeepFusion, Trained]:
     """Trains a model.
 
@@ -241,14 +240,14 @@ def train(
         slices: by name, the items' unit vectors whitened, shape (m, d); zeros where one lacks it.
         history: to learn from.
         seed: of everything that is drawn.
-        content: fingerprint of the whitening.
         recipe: how; None: the defaults, which were tuned on the first half of MovieLens small.
         form: of the model; None: of the slices, with the defaults.
+        progress: is told how far it is.
 
     Raises:
         ConfigurationError: torch is not installed, or there are no likes to hold out.
     """
-    torch = extra("torch")
+    torch = extra("torch", what="Deep fusion")
     recipe = recipe or Recipe()
     form = form or Form(slices={name: vectors.shape[1] for name, vectors in slices.items()})
     examples = examples_of(history, form.remembered)
@@ -262,9 +261,10 @@ def train(
         torch.manual_seed(seed)
         parameters = {name: value.requires_grad_() for name, value in initial(form, seed).items()}
         lesson = Lesson(DeepFusion(form, parameters), slices, history, learned, recipe)
-        parameters, losses = taught(lesson, parameters, learned, held, recipe=recipe, seed=seed)
+        parameters, losses = taught(
+            lesson, parameters, learned, held, recipe=recipe, seed=seed, tell=progress or (lambda *_: None)
+        )
     return DeepFusion(form, parameters), Trained(
-        content=content,
         seed=seed,
         recipe=recipe,
         events=len(history.item),
@@ -276,7 +276,14 @@ def train(
 
 
 def taught(
-    lesson: Lesson, parameters: Mapping[str, Any], learned: Examples, held: Examples, *, recipe: Recipe, seed: int
+    lesson: Lesson,
+    parameters: Mapping[str, Any],
+    learned: Examples,
+    held: Examples,
+    *,
+    recipe: Recipe,
+    seed: int,
+    tell: Progress,
 ) -> tuple[dict[str, Any], tuple[float, ...]]:
     """The parameters that foretold best what was held out, and the losses on it; `parameters` are learned in place."""
     torch = extra("torch")
@@ -290,8 +297,9 @@ def taught(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     losses = [loss_on(lesson, held, seed)]
     best = copied(parameters)
-    for _ in range(recipe.epochs):
-        for examples, candidates in lesson.batches(learned, random):
+    for epoch in range(1, recipe.epochs + 1):
+        for done, (examples, candidates) in enumerate(lesson.batches(learned, random)):
+            tell(f"epoch {epoch} of at most {recipe.epochs}", done * recipe.batch, len(learned))
             optimiser.zero_grad()
             lesson.loss(examples, candidates, drop=recipe.drop).backward()
             optimiser.step()

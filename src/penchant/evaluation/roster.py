@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from penchant.encoders.embedder import space as encoder_space
 from penchant.errors import ConfigurationError
 from penchant.evaluation.baselines.als import Als
 from penchant.evaluation.baselines.ease import Ease
@@ -27,6 +28,7 @@ from penchant.evaluation.ours import Ours
 from penchant.evaluation.protocol import Contestant, Rules, choose_probes
 from penchant.evaluation.served import Served
 from penchant.evaluation.stream import UNKNOWN_TIME, Stream
+from penchant.profile.fusion import GRAPH
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.whitening import Calibration, calibrate
 from penchant.profile.state import Limits
@@ -130,8 +132,9 @@ def deep(given: Material) -> Deep:
     """Deep fusion, kept beside the vectors of texts."""
     return Deep(
         len(given.stream.users),
-        given.whitened,
-        content=given.calibration.fingerprint,
+        given.slices,
+        given.calibration,
+        {"text": encoder_space().fingerprints["text"], GRAPH: "incidence"},
         seed=given.rules.seed,
         folder=given.settings.data_dir / "evaluation",
     )
