@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["ABSENCE_HALF_MS", "Learner", "Weights", "gate", "proposals"]
+__all__ = ["ABSENCE_HALF_MS", "Learned", "Learner", "Weights", "gate", "proposals"]
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -81,26 +81,67 @@ class Weights(Struct, frozen=True, kw_only=True, eq=False):
         return self.base + gate(absence_ms) * self.returning
 
 
+class Learned(Struct, frozen=True, kw_only=True, eq=False):
+    """What a stream has taught, and what it takes to go on learning.
+
+    Attributes:
+        weights: of F features.
+        squares: sums of squared steps, of the weights that always count and of those that count by `gate`:
+            shape (2, F).
+        examples: learned from.
+    """
+
+    weights: Weights
+    squares: Floats
+    examples: int
+
+    @classmethod
+    def nothing(cls, prior: Weights) -> "Learned":
+        """Before the first example."""
+        return cls(weights=prior, squares=np.zeros((2, len(prior.names))), examples=0)
+
+    def among(self, prior: Weights) -> "Learned":
+        """The same among the features of a prior: those of which nothing was learned are as they are there."""
+        places = {name: place for place, name in enumerate(self.weights.names)}
+        known = np.array([name in places for name in prior.names], bool)
+        taken = [places.get(name, 0) for name in prior.names]
+        base, returning = (
+            np.where(known, mine[taken], of_prior)
+            for mine, of_prior in ((self.weights.base, prior.base), (self.weights.returning, prior.returning))
+        )
+        return Learned(
+            weights=Weights(names=prior.names, base=base, returning=returning),
+            squares=np.where(known, self.squares[:, taken], 0.0),
+            examples=self.examples,
+        )
+
+
 class Learner:
     """Learns weights from one example after the other.
 
     Args:
-        prior: where it starts.
-        learned: which features may move: shape (F,); all where it is None.
+        start: weights to start from, or what was learned before.
+        learned: which features may move, shape (F,), or which of their weights, shape (2, F); all where it is None.
         returning: whether the weights by absence move as well.
         rate: of the steps.
     """
 
     def __init__(
-        self, prior: Weights, *, learned: NDArray[np.bool_] | None = None, returning: bool = True, rate: float = RATE
+        self,
+        start: Weights | Learned,
+        *,
+        learned: NDArray[np.bool_] | None = None,
+        returning: bool = True,
+        rate: float = RATE,
     ) -> None:
-        self._names = prior.names
-        self._weights = np.stack([prior.base, prior.returning])
-        self._moves = np.ones(len(prior.names), bool) if learned is None else learned
-        self._squares = np.zeros_like(self._weights)
-        self._returning = returning
+        before = Learned.nothing(start) if isinstance(start, Weights) else start
+        self._names = before.weights.names
+        self._weights = np.stack([before.weights.base, before.weights.returning])
+        self._squares = before.squares.copy()
+        moves = np.broadcast_to(True if learned is None else learned, self._weights.shape)
+        self._moves = moves & np.array([[True], [returning]])
         self._rate = rate
-        self.examples = 0
+        self.examples = before.examples
 
     @property
     def weights(self) -> Weights:
@@ -108,22 +149,32 @@ class Learner:
         base, returning = self._weights.copy()
         return Weights(names=self._names, base=base, returning=returning)
 
-    def learn(self, features: Vectors, absence_ms: float, log_chances: Floats | None = None) -> None:
+    @property
+    def learned(self) -> Learned:
+        """What it would take to go on from here."""
+        return Learned(weights=self.weights, squares=self._squares.copy(), examples=self.examples)
+
+    def learn(self, features: Vectors, absence_ms: float, log_chances: Floats | None = None) -> float:
         """Takes one step towards ranking the first candidate before the others.
 
         Args:
             features: standardised, shape (F, c): what was liked first, then other candidates.
             absence_ms: of the user before this.
             log_chances: of each candidate to be in the sample, up to a constant, shape (c,); None: all alike.
+
+        Returns:
+            How much of a surprise it was: -ln of the share that the first candidate was given.
         """
         away = gate(absence_ms)
         scores = (self._weights[0] + away * self._weights[1]) @ features
         if log_chances is not None:
             scores = scores - log_chances
-        shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
-        towards = np.where(self._moves, features[:, 0] - features @ shares, 0.0)
-        for row, step in enumerate((towards, away * towards if self._returning else 0 * towards)):
-            self._squares[row] += step**2
-            self._weights[row] += self._rate * step / np.sqrt(self._squares[row] + EPSILON)
+        scores = scores - scores.max()
+        shares = np.exp(scores)
+        total = shares.sum()
+        towards = features[:, 0] - features @ (shares / total)
+        steps = np.where(self._moves, np.stack([towards, away * towards]), 0.0)
+        self._squares += steps**2
+        self._weights += self._rate * steps / np.sqrt(self._squares + EPSILON)
         self.examples += 1
+        return float(np.log(total) - scores[0])

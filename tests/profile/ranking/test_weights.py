@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant.profile.ranking.weights import ABSENCE_HALF_MS, Learner, Weights, gate, proposals
+from penchant.profile.ranking.weights import ABSENCE_HALF_MS, Learned, Learner, Weights, gate, proposals
 
 NAMES = ("telling", "noise", "flat")
 
@@ -94,6 +94,51 @@ def test_what_is_not_to_be_learned_stays():
     assert learner.weights.base[0] == 0
     assert learner.weights.base[1] != 0
     assert not learner.weights.returning.any()
+    held = np.array([[False, True, True], [True, True, False]])
+    learner = Learner(prior(telling=0.1), learned=held)
+    for features in examples(np.random.default_rng(4), 100, telling=0.8):
+        learner.learn(features, absence_ms=ABSENCE_HALF_MS)
+    assert learner.weights.base[0] == 0.1
+    assert learner.weights.returning[0] > 0.1
+
+
+def test_a_learner_goes_on_where_another_stopped():
+    """Bit for bit: what was learned is all that it takes."""
+    some = list(examples(np.random.default_rng(5), 60, telling=0.8))
+    whole = Learner(prior(flat=0.5))
+    parts = Learner(prior(flat=0.5))
+    for number, features in enumerate(some):
+        if number % 20 == 0:
+            parts = Learner(parts.learned)
+        assert whole.learn(features, 1e6 * number) == parts.learn(features, 1e6 * number)
+    assert parts.examples == 60
+    assert (parts.weights.base == whole.weights.base).all()
+    assert (parts.weights.returning == whole.weights.returning).all()
+
+
+def test_a_feature_that_is_new_starts_at_its_prior():
+    """And one that is gone is left out; the others go on, each with its own squares."""
+    learner = Learner(prior(telling=0.3))
+    for features in examples(np.random.default_rng(6), 50, telling=0.8):
+        learner.learn(features, absence_ms=ABSENCE_HALF_MS)
+    before = learner.learned
+    other = Weights.of({"new": 0.7, "telling": 9.0}, {"new": -0.2}, ["new", "telling"])
+    after = before.among(other)
+    assert after.weights.names == ("new", "telling")
+    assert after.weights.base.tolist() == [0.7, before.weights.base[0]]
+    assert after.weights.returning.tolist() == [-0.2, before.weights.returning[0]]
+    assert after.squares[:, 0].tolist() == [0, 0]
+    assert after.squares[:, 1].tolist() == before.squares[:, 0].tolist()
+    assert after.examples == 50
+    assert Learned.nothing(other).among(prior()).weights.base.tolist() == [9.0, 0, 0]
+
+
+def test_the_surprise_is_what_learning_makes_small():
+    """-ln of the share of what was liked: a guess among all before the first example, less later."""
+    learner = Learner(prior())
+    surprises = [learner.learn(one, 0.0) for one in examples(np.random.default_rng(7), 1_000, telling=2.0)]
+    assert surprises[0] == pytest.approx(np.log(20))
+    assert np.mean(surprises[-200:]) < np.mean(surprises[:20]) - 0.5
 
 
 @given(st.floats(0, 1e13), st.floats(0, 1e13))
