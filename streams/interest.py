@@ -13,7 +13,8 @@ such signal is forgotten, whoever comes first:
   It only sends `item-ready`: a profile is written by the owner of its partition and by no one else.
 
 A positive signal also says what its item came after. Of each such event the lane tells once, on `transitions`, in the
-transaction that commits the record which was the first to tell of it.
+transaction that commits the record which was the first to tell of it. And it may say which of the candidates of a list
+was the one to choose: of that the lane tells on `examples`.
 """
 
 import asyncio
@@ -32,10 +33,11 @@ from penchant.streams import events, metrics
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, encode
 from penchant.streams.dead_letters import dead_letter
 from penchant.streams.events import Because, Recommendations, Recommended, SourcePosition, Timings
+from penchant.streams.examples import example_of
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch
 from penchant.streams.ledger import Due, Handled, Touch
-from penchant.streams.quality import Quality
+from penchant.streams.quality import Judged, Quality
 from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic
 
@@ -63,6 +65,8 @@ class InterestHandler:
         self._topics = {settings.prefixed(topic): topic for topic in TOPICS}
         self._recommendations = settings.prefixed(Topic.RECOMMENDATIONS)
         self._transitions = settings.prefixed(Topic.TRANSITIONS)
+        self._examples = settings.prefixed(Topic.EXAMPLES)
+        self._learn = settings.recommend.learn
         self._dead_letters = settings.prefixed(Topic.DEAD_LETTERS)
         self._reader = reader
         self._updater = updater
@@ -99,6 +103,7 @@ class InterestHandler:
             self._quality.settle(signals, judged)
             metrics.CONFLICTS.labels(LANE).inc(applied.refused)
         outputs += [(one.origin[1], self._transition(one)) for one in applied.transitions]
+        outputs += [(newest[one.user].partition, output) for one in judged for output in self._example(one)]
         stored = now_ms()
         touched = {
             user: Touch(
@@ -117,7 +122,8 @@ class InterestHandler:
         lists = await self._ranker.rank(known, [touches[profile.user].recorded for profile in known])
         ranked_at = now_ms()
         for profile, ranked in zip(known, lists, strict=True):
-            self._quality.give(profile, [item.item_id for item in ranked.items])
+            offered = ranked.offered if self._learn else None
+            self._quality.give(profile, [item.item_id for item in ranked.items], offered)
         return [
             Output(
                 topic=self._recommendations,
@@ -149,6 +155,13 @@ class InterestHandler:
             value=encode(told),
             headers={CONTENT_TYPE: MSGPACK},
         )
+
+    def _example(self, judged: Judged) -> list[Output]:
+        """What a like teaches, as it is published; nothing where it teaches nothing."""
+        if judged.choice is None:
+            return []
+        example = example_of(judged.choice, self._ranker.features, judged.absence_ms)
+        return [Output(topic=self._examples, key=None, value=encode(example), headers={CONTENT_TYPE: MSGPACK})]
 
     def _read(self, topic: Topic, record: Record) -> tuple[str, Signal | None]:
         """The user of a record, and its signal; no signal where an item of the user's has changed."""

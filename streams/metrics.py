@@ -7,6 +7,8 @@ __all__ = [
     "BATCH_SECONDS",
     "CONFLICTS",
     "DEAD_LETTERS",
+    "EXAMPLES",
+    "EXAMPLE_SURPRISES",
     "FENCED",
     "HITS",
     "LIKES",
@@ -17,6 +19,7 @@ __all__ = [
     "RECORDS",
     "REFRESH_SECONDS",
     "RETRIES",
+    "WEIGHTS_AS_OF",
 ]
 
 RECORDS = Counter("penchant_records_total", "Records handled and in the store", ["lane", "topic"])
@@ -41,3 +44,11 @@ LIKES = Counter(
 HITS = Counter("penchant_likes_listed_total", "Those of items on that list", ["after"])
 RECIPROCAL_RANKS = Counter("penchant_likes_reciprocal_ranks_total", "Sum of 1 / place of those", ["after"])
 LISTED_ITEMS = Gauge("penchant_listed_items", "Different items on the lists that users were given last")
+EXAMPLES = Counter("penchant_examples_total", "Examples that the weights of the ranking were learned from")
+EXAMPLE_SURPRISES = Counter(
+    "penchant_examples_surprise_total",
+    "Sum of -ln of the share that the ranking gave to what was liked in each of those",
+)
+WEIGHTS_AS_OF = Gauge(
+    "penchant_weights_as_of_seconds", "Timestamp of the newest example behind the weights in force; 0: none is"
+)

@@ -158,6 +158,10 @@ class RecommendSettings(Section):
         default=1_000, ge=1, description="listed items at which content is centred and whitened by them, once for all"
     )
     reasons: int = Field(default=3, ge=0, le=16, description="past events named per recommended item")
+    learn: bool = Field(
+        default=True,
+        description="rank by weights learned from what users like; false: by those to start with, and pins",
+    )
     weights: dict[str, Finite] = Field(default={}, description="pins weights of the ranking's features, by name")
     returning: dict[str, Finite] = Field(
         default={}, description="likewise what is added to a weight for users who were away, half of it after 8 h"

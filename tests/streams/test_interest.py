@@ -11,18 +11,20 @@ from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Item, Items
 from penchant.profile.profiles import Profiles
-from penchant.profile.ranking.features import content_names
+from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.recommend import Ranker
 from penchant.profile.ranking.weights import Weights
 from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.rows import Rows
 from penchant.profile.state import Limits
+from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import load_settings
 from penchant.streams.codec import decode
 from penchant.streams.dead_letters import DeadLetter
 from penchant.streams.events import Click, ItemReady, Post, Recommendations, Transition
+from penchant.streams.examples import lesson_in
 from penchant.streams.interest import InterestHandler
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch
@@ -32,6 +34,7 @@ from penchant.streams.records import Record
 NOW = 1_750_000_000_000
 SPACE = Space((Slice("text", 3, 0.5, "t"), Slice("image", 2, 0.5, "i")))
 IDENTITY = Identity("key")
+FEATURES = (*content_names(["text", "image"]), *BEHAVIOUR)
 WEIGHTS = Weights.of({"text_long": 0.3, "image_long": 0.2, "image_short": 0.1}, {}, content_names(["text", "image"]))
 
 
@@ -184,6 +187,66 @@ async def test_a_list_says_what_it_took_into_account(lane):
     for item in made.items:
         assert sum(item.parts.values()) == item.score
         assert sum(one.part for one in item.because) == pytest.approx(max(item.score, 0), abs=1e-5)
+
+
+def examples(handled):
+    """The examples that a batch makes, with the partitions of the records they are from."""
+    return [
+        (partition, lesson_in(told(output), FEATURES))
+        for partition, output in handled.outputs
+        if output.topic == "examples"
+    ]
+
+
+def told(output):
+    """An output as its readers get it."""
+    return Record(topic=output.topic, partition=0, offset=0, timestamp=0, key=output.key, value=output.value)
+
+
+async def test_a_like_of_a_candidate_is_an_example_once(lane):
+    """Of the list given before; not again where its batch is handled again, whatever is remembered by then."""
+    handler, _, _ = lane
+    first = await handler.handle(batch("clicks", click("e1", "ada", "i1")))
+    assert examples(first) == []
+    await lists(handler, first)
+    second = batch("clicks", click("e2", "ada", "i2"), click("e3", "ada", "i3"), first=9)
+    handled = await handler.handle(second)
+    [(partition, seen)] = examples(handled)
+    assert partition == 1
+    assert seen.features.shape == (len(FEATURES), 5)
+    assert seen.absence_ms == 9
+    assert seen.features.any()
+    assert all(output.key is None for _, output in handled.outputs if output.topic == "examples")
+    assert examples(await handler.handle(second)) == []
+    await lists(handler, handled)
+    assert examples(await handler.handle(second)) == []
+    await handler.release()
+    await lists(handler, await handler.handle(second))
+    assert examples(await handler.handle(second)) == []
+
+
+async def test_a_batch_that_failed_makes_its_example_when_it_is_handled_again(lane, monkeypatch):
+    """The store was away when it was to be written: nothing was told, and nothing is lost."""
+    handler, _, _ = lane
+    await lists(handler, await handler.handle(batch("clicks", click("e1", "ada", "i1"))))
+    second = batch("clicks", click("e2", "ada", "i2"), first=9)
+
+    async def away(*_):
+        raise StoreUnavailable("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(handler._updater, "apply", away)
+        with pytest.raises(StoreUnavailable):
+            await handler.handle(second)
+    assert len(examples(await handler.handle(second))) == 1
+
+
+async def test_who_does_not_learn_tells_no_examples(lane):
+    """`recommend.learn = false` keeps nothing and says nothing."""
+    handler, _, _ = lane
+    handler._learn = False
+    await lists(handler, await handler.handle(batch("clicks", click("e1", "ada", "i1"))))
+    assert examples(await handler.handle(batch("clicks", click("e2", "ada", "i2"), first=9))) == []
 
 
 async def test_bad_records_are_dead_letters_of_one_lane_only(lane):
