@@ -35,6 +35,10 @@ class Bounded(Generic[Key, Value]):
             self._values.move_to_end(key)
         return value
 
+    def peek(self, key: Key) -> Value | None:
+        """The value of a key, if it is still there; it is not used by that."""
+        return self._values.get(key)
+
     def put(self, key: Key, value: Value) -> None:
         """Keeps a value, and drops the one used longest ago if there are too many."""
         self._values[key] = value

@@ -290,12 +290,14 @@ class Recommended(Struct, frozen=True, kw_only=True):
     """One item of a list.
 
     `parts`, by feature of the ranking, sum to `score`; it compares the candidates of one list, and no two lists.
+    `explored`: it is new, and there to see whether it is liked; ranking alone had left it out.
     """
 
     item_id: str
     score: float
     parts: dict[str, float]
     because: tuple[Because, ...] = ()
+    explored: bool = False
 
 
 class Timings(Struct, frozen=True, kw_only=True):

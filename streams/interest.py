@@ -203,6 +203,7 @@ def recommendations(profile: Profile, items: Sequence[RankedItem], touch: Touch 
                     )
                     for reason in item.reasons
                 ),
+                explored=item.explored,
             )
             for item in items
         ),

@@ -129,6 +129,7 @@ def build_parts(
         candidates=settings.recommend.candidates,
         relevance_share=settings.recommend.relevance,
         reasons=settings.recommend.reasons,
+        exploration=settings.recommend.exploration,
         clock=clock,
     )
     return Parts(

@@ -1,8 +1,11 @@
 """Candidates: which items a user's list is chosen from, before any of them is scored.
 
-They come from three sources, each asked for so many: the nearest by content, those that follow best on what the user
-has liked, and those that trend. Whatever its source, a candidate may be recommended to this user: it is listed, is not
-the user's own, and the user has not met it.
+They come from four sources, each asked for so many: the nearest by content, those that follow best on what the user
+has liked, those that trend, and the new ones, the newest first. Whatever its source, a candidate may be recommended to
+this user: it is listed, is not the user's own, and the user has not met it.
+
+An item is *new* while hardly anybody has liked it and it has not been listed often in vain either, however long it has
+been there: all of a catalogue that came at once is new.
 """
 
 import time
@@ -16,27 +19,35 @@ from penchant.profile.affinity import POPULARITY_HALF_LIVES_MS, Weighted, positi
 from penchant.profile.identity import Identity, item_point
 from penchant.profile.items import Candidate, Items
 from penchant.profile.profiles import Profile
-from penchant.profile.rows import MASS, Rows
+from penchant.profile.ranking.exploration import Arms
+from penchant.profile.rows import COUNT, MASS, Rows
 from penchant.profile.store.base import SearchFilter
 
 __all__ = ["Candidates", "Finder"]
 
 REACH = (1, 8, 64)  # times `candidates`: how far out to look for items that a user has not met
-TRENDING = 8  # times `candidates`: how many trending items are remembered, for users who have met the first of them
-TRENDING_S = 5.0  # how long they are
+# Of what is shown to everybody more is remembered than a list needs, for users who have met the first of it.
+REMEMBERED = 8  # times `candidates`: how many trending items are, and how many new ones
+FURTHER = (8, 64)  # times `candidates`: how far out to look for them
+REMEMBERED_S = 5.0  # how long they are
+
+FEW_LIKES = 5  # an item that has as many is not new: its row counts for half by then (see `row_measure`)
+TRIED = 100  # nor is one that has been listed as often
 
 
 class Candidates(Struct, frozen=True, kw_only=True):
     """A user's candidates, and what was learned on the way to them.
 
     Attributes:
-        listed_at: by item, its version's time, epoch milliseconds: the nearest, then following, then trending ones.
+        listed_at: by item, its version's time, epoch milliseconds: the nearest, then following, trending, and new ones.
+        new: the new ones.
         following: those among them that follow on what the user has liked.
         recent: what that is: items with their weights, as `recent_items` gives them.
         masses: `Row.mass` of those.
     """
 
     listed_at: Mapping[str, int]
+    new: frozenset[str]
     following: frozenset[str]
     recent: Sequence[Weighted]
     masses: Mapping[str, float]
@@ -49,6 +60,7 @@ class Finder:
         items: to choose from.
         rows: of the items.
         identity: tells a user's own items.
+        arms: what came of listing items.
         count: least that a list needs.
         candidates: of each source.
         clock: seconds; monotonic.
@@ -59,6 +71,7 @@ class Finder:
         items: Items,
         rows: Rows,
         identity: Identity,
+        arms: Arms,
         *,
         count: int,
         candidates: int,
@@ -67,10 +80,12 @@ class Finder:
         self._items = items
         self._rows = rows
         self._identity = identity
+        self._arms = arms
         self._count = count
         self._candidates = max(candidates, count)
         self._clock = clock
         self._trends: tuple[str, ...] = ()
+        self._new: tuple[str, ...] = ()
         self._until = -np.inf
 
     async def find(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Candidates]:
@@ -81,21 +96,23 @@ class Finder:
         masses = await self._masses(recent)
         near = await self._near([profile for profile in profiles if profile.interest.any()])
         following = await self._following(profiles, recent, masses, now_ms)
-        trends = await self._trending()
+        await self._look_around()
+        trending = [list(islice(unmet(self._trends, profile), self._candidates)) for profile in profiles]
+        fresh = [list(islice(unmet(self._new, profile), self._candidates)) for profile in profiles]
         others = [
-            (*followers, *islice(unmet(trends, profile), self._candidates))
-            for profile, followers in zip(profiles, following, strict=True)
+            [item_id for one in sources for item_id in one] for sources in zip(following, trending, fresh, strict=True)
         ]
-        # The rows know nothing of whether an item may be recommended, and to whom.
+        # The rows know nothing of whether an item may be recommended, and to whom; what is remembered may be outdated.
         listed = await self._items.listed({item_id for found in others for item_id in found})
         candidates = []
-        for profile, followers, found, mine in zip(profiles, following, others, recent, strict=True):
+        for profile, followers, new, found, mine in zip(profiles, following, fresh, others, recent, strict=True):
             author = self._identity.author(profile.user)
             listed_at = {one.item_id: one.at for one in near.get(profile.user, ())}
             listed_at |= {one: listed[one].at for one in found if one in listed and listed[one].author != author}
             candidates.append(
                 Candidates(
                     listed_at=listed_at,
+                    new=frozenset(new) & listed_at.keys(),
                     following=frozenset(followers) & listed_at.keys(),
                     recent=mine,
                     masses={item_id: masses[item_id] for item_id, _ in mine},
@@ -151,16 +168,39 @@ class Finder:
             following[place] = list(unmet(items, profiles[place]))
         return following
 
-    async def _trending(self) -> tuple[str, ...]:
-        """Listed items that trend, the horizons taking turns; remembered for some seconds."""
+    async def _look_around(self) -> None:
+        """Reads what trends and what is new, unless that was done some seconds ago."""
         if self._clock() >= self._until:
-            limit = TRENDING * self._candidates
+            self._trends = await self._trending()
+            self._new = await self._newest()
+            self._until = self._clock() + REMEMBERED_S
+
+    async def _trending(self) -> tuple[str, ...]:
+        """Listed items that trend, the horizons taking turns. What is liked and is no item takes no other's place."""
+        found: tuple[str, ...] = ()
+        for limit in (self._candidates * factor for factor in FURTHER):
             horizons = [await self._rows.trending(one, limit=limit) for one in range(len(POPULARITY_HALF_LIVES_MS))]
             merged = dict.fromkeys(item for turn in zip_longest(*horizons) for item in turn if item is not None)
             listed = await self._items.listed(merged)
-            self._trends = tuple(item for item in merged if item in listed)
-            self._until = self._clock() + TRENDING_S
-        return self._trends
+            found = tuple(item for item in merged if item in listed)
+            if len(found) >= REMEMBERED * self._candidates or all(len(one) < limit for one in horizons):
+                break
+        return found
+
+    async def _newest(self) -> tuple[str, ...]:
+        """Items that are new, those listed last first."""
+        found: list[str] = []
+        for limit in (self._candidates * factor for factor in FURTHER):
+            names = await self._items.newest(limit)
+            likes = np.rint(np.exp2((await self._rows.figures(names))[:, COUNT])).tolist()
+            found = [name for name, count in zip(names, likes, strict=True) if self._is_new(name, count)]
+            if len(found) >= REMEMBERED * self._candidates or len(names) < limit:
+                break
+        return tuple(found[: REMEMBERED * self._candidates])
+
+    def _is_new(self, item_id: str, likes: float) -> bool:
+        """Whether too little is known of an item to tell if anybody likes it."""
+        return likes < FEW_LIKES and self._arms.listings(item_id) < TRIED
 
     def _filter(self, profile: Profile) -> SearchFilter:
         """Lets pass what may be recommended to a user, less the items of the signals."""

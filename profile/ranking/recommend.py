@@ -1,7 +1,9 @@
 """Recommendations for many users at once: candidates, the linear ranker, diversity, and what speaks for each item."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from msgspec import Struct
@@ -17,6 +19,7 @@ from penchant.profile.ranking.behaviour import age, evidence, log_popularity, tr
 from penchant.profile.ranking.candidates import Candidates, Finder
 from penchant.profile.ranking.diversity import mmr
 from penchant.profile.ranking.explanation import content_parts, transition_parts
+from penchant.profile.ranking.exploration import Arms
 from penchant.profile.ranking.features import (
     BEHAVIOUR,
     Past,
@@ -35,6 +38,8 @@ from penchant.profile.store.base import SparseVector
 
 __all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
+ARMS = 20_000  # items of which is remembered what came of listing them
+
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 
@@ -47,12 +52,17 @@ class Reason(Struct, frozen=True):
 
 
 class RankedItem(Struct, frozen=True, kw_only=True):
-    """A recommended item. `parts` by feature sum to `score`."""
+    """A recommended item. `parts` by feature sum to `score`.
+
+    Attributes:
+        explored: it is there to be tried: ranking alone had left it out.
+    """
 
     item_id: str
     score: float
     parts: dict[str, float]
     reasons: tuple[Reason, ...]
+    explored: bool = False
 
 
 class Offered(Struct, frozen=True, kw_only=True, eq=False):
@@ -102,6 +112,7 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
         liked: by item, the user's newest positive signal.
         recent: the items that transitions start from.
         terms: what each of those adds to the feature of transitions, shape (r, n).
+        new: which candidates are new.
     """
 
     items: Sequence[str]
@@ -115,6 +126,7 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
     liked: Mapping[str, Signal]
     recent: Sequence[str]
     terms: Floats
+    new: frozenset[str]
 
 
 class Ranker:
@@ -132,9 +144,12 @@ class Ranker:
         candidates: items of each source that a list is chosen from.
         relevance_share: lambda of maximal marginal relevance.
         reasons: past events named per item.
+        exploration: share of a list's places that go to new items, to try them.
+        clock: seconds, by which it is remembered what trends and what is new.
 
     Attributes:
         features: their names.
+        arms: what came of listing items; to be told.
     """
 
     def __init__(
@@ -151,6 +166,8 @@ class Ranker:
         candidates: int,
         relevance_share: float,
         reasons: int,
+        exploration: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._space = items.space
         self._rows = rows
@@ -160,7 +177,17 @@ class Ranker:
         self.features = (*self._content, *BEHAVIOUR)
         self._weights = weights.among(self.features)
         self._calibration = calibration
-        self._finder = Finder(items, rows, identity, count=count, candidates=candidates)
+        self.arms = Arms(ARMS)
+        self._trials = trials_of(count, exploration)
+        self._finder = Finder(
+            items,
+            rows,
+            identity,
+            self.arms,
+            count=count,
+            candidates=candidates,
+            clock=clock,
+        )
         self._count = count
         self._relevance_share = relevance_share
         self._reasons = reasons
@@ -187,25 +214,40 @@ class Ranker:
                 [*candidates.listed_at, *(signal.item_id for signal in profile.state.signals)]
             )
             request = self._request(profile, candidates, content, known, moment)
-            lists.append(self._list(request, max(0, moment - profile.state.as_of)))
+            lists.append(self._list(request, max(0, moment - profile.state.as_of), f"{moment} {profile.user}"))
             await asyncio.sleep(0)  # others work in this loop, and all this may have been in memory
         return lists
 
-    def _list(self, request: Request | None, absence_ms: int) -> Ranked:
+    def _list(self, request: Request | None, absence_ms: int, seed: str) -> Ranked:
         if request is None:
             return Ranked(items=(), offered=None)
         weights = self._weights.at(absence_ms)
         features = standardised(request.features) * request.evidence[:, None].astype(np.float32)
         parts = weights[:, None] * features
         relevance = unit_range(parts.sum(axis=0))
-        chosen = mmr(relevance, request.vectors, count=self._count, relevance_share=self._relevance_share)
+        best = mmr(relevance, request.vectors, count=self._count, relevance_share=self._relevance_share)
+        tried = self._tried(request, best, seed)
+        chosen = [*best[: self._count - len(tried)], *tried]
         reasons = self._reasons_for(request, np.array(chosen), weights * request.evidence)
         ranked = []
         for index, why in zip(chosen, reasons, strict=True):
             told = {name: float(part) for name, part in zip(self.features, parts[:, index], strict=True) if part}
-            item = RankedItem(item_id=request.items[index], score=sum(told.values()), parts=told, reasons=why)
-            ranked.append(item)
+            ranked.append(
+                RankedItem(
+                    item_id=request.items[index],
+                    score=sum(told.values()),
+                    parts=told,
+                    reasons=why,
+                    explored=index in tried,
+                )
+            )
         return Ranked(items=tuple(ranked), offered=Offered(items=tuple(request.items), features=features))
+
+    def _tried(self, request: Request, best: Sequence[int], seed: str) -> list[int]:
+        """New candidates that are to be tried, of those that are not among the best."""
+        left_out = request.new.difference(request.items[index] for index in best) if self._trials else ()
+        drawn = islice(self.arms.drawn(left_out, seed=seed), self._trials)
+        return [request.items.index(item_id) for item_id in drawn]
 
     def _request(
         self, profile: Profile, candidates: Candidates, content: Content, known: Known, now_ms: int
@@ -241,6 +283,7 @@ class Ranker:
             liked={signal.item_id: signal for signal in positives(signals)},
             recent=[item_id for item_id, _ in candidates.recent],
             terms=terms,
+            new=candidates.new & content.rows.keys(),
         )
 
     def _reasons_for(self, request: Request, chosen: NDArray[np.int64], weights: Floats) -> list[tuple[Reason, ...]]:
@@ -264,6 +307,11 @@ class Ranker:
             tuple(Reason(signals[index], float(row[index])) for index in best if row[index] > 0)
             for row, best in zip(parts, loudest, strict=True)
         ]
+
+
+def trials_of(count: int, share: float) -> int:
+    """How many of a list's places a share of them is, rounded down; 0.29 of a hundred are 29, whatever floats say."""
+    return int(count * share + 1e-9)
 
 
 def unit_range(scores: Floats) -> Vectors:

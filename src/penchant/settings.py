@@ -148,10 +148,13 @@ class RecommendSettings(Section):
         default=50,
         ge=1,
         le=1_000,
-        description="items that a list is chosen from: so many near ones, following ones and trending ones",
+        description="items that a list is chosen from: so many near ones, following, trending and new ones",
     )
     interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0, description="at most one list per user in this time"
+    )
+    exploration: Share = Field(
+        default=0.1, description="share of a list's places that go to new items, to see whether they are liked; 0: none"
     )
     relevance: Share = Field(default=0.8, description="lambda of maximal marginal relevance; 1: no diversity")
     calibrate_at: int = Field(

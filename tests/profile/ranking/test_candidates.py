@@ -1,8 +1,9 @@
-"""Candidates: three sources, and none of them brings what may not be recommended."""
+"""Candidates: four sources, and none of them brings what may not be recommended."""
 
 import pytest
 
-from penchant.profile.ranking.candidates import TRENDING_S, Finder
+from penchant.profile.ranking.candidates import FEW_LIKES, REMEMBERED_S, TRIED, Finder
+from penchant.profile.ranking.exploration import Arms
 
 NOW = 1_750_000_000_000
 
@@ -20,25 +21,36 @@ def clock():
 
 
 @pytest.fixture
-def finder(items, rows, identity, clock):
+def arms():
+    """What came of listing items: nothing yet."""
+    return Arms(100)
+
+
+@pytest.fixture
+def finder(items, rows, identity, arms, clock):
     """Finds three candidates a source, for lists of two."""
-    return Finder(items, rows, identity, count=2, candidates=3, clock=lambda: clock.now)
+    return Finder(items, rows, identity, arms, count=2, candidates=3, clock=lambda: clock.now)
 
 
-async def test_candidates_come_from_content_from_transitions_and_from_trends(finder, profile_of, catalogue, liked):
+async def test_candidates_come_from_content_transitions_trends_and_what_is_new(finder, profile_of, catalogue, liked):
     """Each source is asked for so many; what several of them name is there once."""
     made = await catalogue(*(f"i{number}" for number in range(30)))
+    for version in range(2, 7):
+        made |= await catalogue(f"n{version}", seed=version, version=version)
     profile = await profile_of("ada", "i0")
     nearest = sorted(made, key=lambda one: -float(made[one] @ made["i0"]))[1:4]
-    far = [one for one in made if one not in {*nearest, "i0"}]
+    far = [one for one in made if one.startswith("i") and one not in {*nearest, "i0"}]
     await liked(far[0], "i0", times=3)
     await liked(far[1], "i0", "i5")
     await liked(far[2], times=9)
+    await liked("n6", times=FEW_LIKES - 1)
+    await liked("n5", times=FEW_LIKES)
     [found] = await finder.find([profile], [NOW])
-    assert list(found.listed_at) == [*nearest, far[0], far[1], far[2]]
+    assert list(found.listed_at) == [*nearest, far[0], far[1], far[2], "n5", "n6", "n4", "n3"]
     assert found.following == {far[0], far[1]}
+    assert found.new == {"n6", "n4", "n3"}
     assert found.recent == (("i0", 1.0),)
-    assert set(found.listed_at.values()) == {1}
+    assert found.listed_at["n4"] == 4
 
 
 async def test_what_may_not_be_recommended_is_no_candidate(finder, profile_of, catalogue, liked, identity):
@@ -66,17 +78,51 @@ async def test_what_is_withdrawn_is_gone_at_once_from_what_is_remembered(finder,
     assert "i1" not in (await finder.find([profile], [NOW]))[0].listed_at
 
 
-async def test_trends_are_remembered_for_some_seconds(finder, clock, profile_of, catalogue, liked):
-    """A new one appears when they are read again."""
-    await catalogue("i0", "i1")
+async def test_what_trends_and_what_is_new_is_remembered_for_some_seconds(finder, clock, profile_of, catalogue, liked):
+    """What has come since appears when they are read again."""
+    await catalogue("i0", "i1", "n0")
+    await liked("i0", times=FEW_LIKES)
     profile = await profile_of("ada", "other")
-    await liked("i0")
-    assert set((await finder.find([profile], [NOW]))[0].listed_at) == {"i0"}
-    await liked("i1")
-    clock.now = TRENDING_S / 2
-    assert set((await finder.find([profile], [NOW]))[0].listed_at) == {"i0"}
-    clock.now = TRENDING_S
-    assert set((await finder.find([profile], [NOW]))[0].listed_at) == {"i0", "i1"}
+
+    async def found():
+        [candidates] = await finder.find([profile], [NOW])
+        return set(candidates.listed_at), candidates.new
+
+    assert await found() == ({"i0", "i1", "n0"}, {"i1", "n0"})
+    await liked("i1", times=FEW_LIKES)
+    await catalogue("n1")
+    clock.now = REMEMBERED_S / 2
+    assert await found() == ({"i0", "i1", "n0"}, {"i1", "n0"})
+    clock.now = REMEMBERED_S
+    assert await found() == ({"i0", "i1", "n0", "n1"}, {"n0", "n1"})
+
+
+async def test_what_is_liked_and_is_no_item_takes_no_trends_place(finder, profile_of, catalogue, liked, rows):
+    """The search for what trends goes further out where most of what it finds cannot be recommended."""
+    await catalogue("i0", "i1")
+    for number in range(40):
+        await liked(f"foreign{number}", times=20)
+    await liked("i1", times=FEW_LIKES)
+    await liked("i0", times=FEW_LIKES + 1)
+    profile = await profile_of("ada", "other")
+    [found] = await finder.find([profile], [NOW])
+    assert list(found.listed_at) == ["i0", "i1"]
+    assert not found.new
+
+
+async def test_a_catalogue_that_came_at_once_is_new_until_it_is_liked_or_was_tried(
+    finder, clock, profile_of, catalogue, liked
+):
+    """Where the newest are new no more, the search goes further back."""
+    for version in range(40, 0, -1):
+        await catalogue(f"i{version}", version=version)
+        if version > 20:
+            await liked(f"i{version}", times=FEW_LIKES)
+    profile = await profile_of("ada", "i20", weight=0.0)
+    assert (await finder.find([profile], [NOW]))[0].new == {"i19", "i18", "i17"}
+    finder._arms.listed(["i19"] * TRIED + ["i18"] * (TRIED - 1))
+    clock.now = REMEMBERED_S
+    assert (await finder.find([profile], [NOW]))[0].new == {"i18", "i17", "i16"}
 
 
 async def test_who_has_met_the_first_trends_gets_the_next(finder, profile_of, catalogue, liked):
@@ -88,3 +134,4 @@ async def test_who_has_met_the_first_trends_gets_the_next(finder, profile_of, ca
     assert not profile.interest.any()
     [found] = await finder.find([profile], [NOW])
     assert list(found.listed_at) == ["i5", "i6", "i7"]
+    assert not found.new
