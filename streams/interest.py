@@ -101,6 +101,7 @@ class InterestHandler:
             judged = self._quality.judge(signals)
             applied = await self._updater.apply(signals, tellings, settled)
             self._quality.settle(signals, judged)
+            self._ranker.arms.liked(one.item_id for one in judged if one.place)
             metrics.CONFLICTS.labels(LANE).inc(applied.refused)
         outputs += [(one.origin[1], self._transition(one)) for one in applied.transitions]
         outputs += [(newest[one.user].partition, output) for one in judged for output in self._example(one)]
@@ -123,7 +124,8 @@ class InterestHandler:
         ranked_at = now_ms()
         for profile, ranked in zip(known, lists, strict=True):
             offered = ranked.offered if self._learn else None
-            self._quality.give(profile, [item.item_id for item in ranked.items], offered)
+            listed = self._quality.give(profile, [item.item_id for item in ranked.items], offered)
+            self._ranker.arms.listed(listed)
         return [
             Output(
                 topic=self._recommendations,

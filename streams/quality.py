@@ -82,12 +82,14 @@ class Judged(Struct, frozen=True, kw_only=True):
 
     Attributes:
         user: who likes.
+        item_id: what.
         place: of its item on the list, from 1; 0: it was not there.
         absence_ms: how long the user had been away.
         choice: what can be learned from it.
     """
 
     user: str
+    item_id: str
     place: int
     absence_ms: int
     choice: Choice | None = None
@@ -113,8 +115,13 @@ class Quality:
         self._keeping: OrderedDict[str, int] = OrderedDict()  # users whose candidates are kept: how many those are
         self._listed: Counter[str] = Counter()
 
-    def give(self, profile: Profile, items: Iterable[str], offered: Offered | None = None) -> None:
-        """Remembers a list, and what it was chosen from; those given longest ago make room."""
+    def give(self, profile: Profile, items: Iterable[str], offered: Offered | None = None) -> list[str]:
+        """Remembers a list, and what it was chosen from; those given longest ago make room.
+
+        Returns:
+            Those items that were not on the user's list before.
+        """
+        before = self._given[profile.user].items if profile.user in self._given else ()
         self._forget(profile.user)
         state = profile.state
         given = Given(tuple(items), state.seen, set(), state.as_of, state.as_of, None)
@@ -129,6 +136,7 @@ class Quality:
         while self._room < 0:
             self._drop(next(iter(self._keeping)))
         metrics.LISTED_ITEMS.set(len(self._listed))
+        return [item_id for item_id in given.items if item_id not in before]
 
     def judge(self, signals: Mapping[str, Sequence[Signal]]) -> list[Judged]:
         """Judges the likes among some signals, in the order in which they came; to be asked before they are applied.
@@ -147,7 +155,9 @@ class Quality:
                     place = given.items.index(signal.item_id) + 1 if signal.item_id in given.items else 0
                     absence_ms = max(0, signal.time - newest)
                     choice = None if kept is None else choice_of(signal, kept)
-                    found.append(Judged(user=user, place=place, absence_ms=absence_ms, choice=choice))
+                    found.append(
+                        Judged(user=user, item_id=signal.item_id, place=place, absence_ms=absence_ms, choice=choice)
+                    )
                     kept = None  # what is liked next was chosen in the light of this
                 met.add(signal.item_id)
                 newest = max(newest, signal.time)

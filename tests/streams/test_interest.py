@@ -326,6 +326,20 @@ async def test_who_is_not_known_has_no_list(lane):
     assert await handler.refresh([Due(user="stranger", touch=touch)]) == []
 
 
+async def test_what_comes_of_listing_an_item_is_remembered(lane):
+    """An item that stays on a user's list is listed once; one that is liked while it is there was liked."""
+    handler, _, _ = lane
+    arms = handler._ranker.arms
+    handled = await handler.handle(batch("clicks", click("e1", "ada", "i1")))
+    made = (await lists(handler, handled))["ada"]
+    await lists(handler, handled)
+    assert {arms.listings(item.item_id) for item in made.items} == {1}
+    first = made.items[0].item_id
+    before = arms._likes
+    await handler.handle(batch("clicks", click("e2", "ada", first), click("e3", "ada", "elsewhere"), first=1))
+    assert arms._likes == before + 1
+
+
 async def test_likes_are_judged_by_the_list_given_before(lane):
     """A like of what the list names is a hit; sent again it is nothing, and after a release nothing is remembered."""
     handler, _, _ = lane

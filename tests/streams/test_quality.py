@@ -169,3 +169,10 @@ def test_candidates_are_remembered_up_to_a_bound():
     quality.give(profile("emil"), ["a"], offered(*"abcde"))
     assert choices(quality.judge({"emil": [like("a")]})) == [1]
     quality.forget_all()
+
+
+def test_what_is_new_on_a_list_is_told(quality):
+    """An item that stays on a user's list is not; on another user's list it is."""
+    assert quality.give(profile(), ["c", "d"]) == ["d"]
+    assert quality.give(profile("bob"), ["c", "d"]) == ["c", "d"]
+    assert quality.give(profile(), ["a"]) == ["a"]
