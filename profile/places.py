@@ -38,7 +38,7 @@ from penchant.profile.store.base import (
     new_token,
 )
 
-__all__ = ["Entities", "EntityVersion", "Known", "OwnVector", "Place", "Places"]
+__all__ = ["Entities", "EntityVersion", "InForce", "Known", "OwnVector", "Place", "Places"]
 
 Vector = NDArray[np.float32]
 EntityVersion = tuple[int, int]  # record timestamp, epoch milliseconds; record offset

@@ -8,11 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import TypeVar
 
 import structlog
 from msgspec import Struct
 
+from penchant.deep.mode import DeepMode, deep_mode
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.embedder import space as encoder_space
 from penchant.errors import ConfigurationError, Unavailable
@@ -27,6 +29,7 @@ from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profiles
 from penchant.profile.ranking.calibrations import Calibrations
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
+from penchant.profile.ranking.fused import Mode, mode_of
 from penchant.profile.ranking.priors import pinned_weights, prior_weights
 from penchant.profile.ranking.recommend import Ranker
 from penchant.profile.ranking.whitening import Calibration
@@ -129,6 +132,7 @@ def build_parts(
         candidates=settings.recommend.candidates,
         relevance_share=settings.recommend.relevance,
         reasons=settings.recommend.reasons,
+        fusion=fusion_of(settings, space),
         exploration=settings.recommend.exploration,
         clock=clock,
     )
@@ -159,6 +163,28 @@ def worker_space(settings: Settings) -> Space:
         settings.fusion.shares,
         graph_dimension=settings.fusion.graph_dimension,
     )
+
+
+def fusion_of(settings: Settings, space: Space) -> Callable[[Calibration], Mode] | None:
+    """What makes the mode that content alone ranks by; None: all features rank.
+
+    A model is loaded when it is first asked for, by what makes lists alone.
+
+    Raises:
+        ConfigurationError: weights of features are pinned, and none ranks.
+    """
+    fusion = settings.fusion
+    if fusion.mode == "learned":
+        return None
+    if settings.recommend.weights or settings.recommend.returning:
+        raise ConfigurationError(
+            f"recommend.weights and recommend.returning weigh features, and fusion.mode {fusion.mode} ranks by none",
+            hint="Remove them, or set fusion.mode to learned.",
+        )
+    if fusion.mode == "deep":
+        loaded = cache(partial(deep_mode, fusion.deep_model, space))
+        return lambda _: loaded()
+    return lambda calibration: mode_of(fusion.mode, calibration, fusion.shares)
 
 
 def run_worker(settings: Settings, lanes: Sequence[str] = LANES) -> None:
@@ -259,8 +285,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
         await await_topics(settings)
         settings = await as_broker_allows(settings)
         parts = build_parts(settings)
-        await retried(parts.open)
-        stack.push_async_callback(parts.store.close)
+        await opened(parts, stack)
         courier = Courier(settings, delivery_timeout_ms=COURIER_TIMEOUT_MS)
         stack.callback(courier.close)
         app = StreamApp(settings, KnowledgeKeeper(parts.graph, courier, settings.prefixed(Topic.DEAD_LETTERS)).keep)
@@ -304,6 +329,19 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
         stack.push_async_callback(stopped, app, settings.worker.stop_timeout_s)
         log.info("working", lanes=list(lanes), http=f"http://{settings.worker.http_host}:{port.port}")
         yield lambda: first_failure([*app.running, *tasks])
+
+
+async def opened(parts: Parts, stack: contextlib.AsyncExitStack) -> None:
+    """Opens the parts, which `stack` closes.
+
+    Raises:
+        ConfigurationError: content is to rank alone, and cannot.
+    """
+    mode = parts.ranker.mode
+    await retried(parts.open)
+    stack.push_async_callback(parts.store.close)
+    if isinstance(mode, DeepMode):
+        mode.check_graph(await retried(parts.entities.in_force))
 
 
 def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handler, name: str) -> Lane:

@@ -1,8 +1,12 @@
-"""Recommendations for many users at once: candidates, the linear ranker, diversity, and what speaks for each item."""
+"""Recommendations for many users at once: candidates, the linear ranker, diversity, and what speaks for each item.
+
+In place of the linear ranker content alone may rank, by one of the ways to fuse it (`penchant.profile.ranking.fused`).
+"""
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -30,6 +34,7 @@ from penchant.profile.ranking.features import (
     past_of,
     standardised,
 )
+from penchant.profile.ranking.fused import Liked, Mode
 from penchant.profile.ranking.weights import Weights
 from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.rows import Rows
@@ -38,6 +43,7 @@ from penchant.profile.store.base import SparseVector
 
 __all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
+FUSED = "content"  # the one part of a score by fused content
 ARMS = 20_000  # items of which is remembered what came of listing them
 
 Floats = NDArray[np.float64]
@@ -79,7 +85,7 @@ class Offered(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Ranked(Struct, frozen=True, kw_only=True, eq=False):
-    """A list, best first, and what it was chosen from; None where there was nothing."""
+    """A list, best first, and what it was chosen from; None where there was nothing, or no features rank."""
 
     items: tuple[RankedItem, ...]
     offered: Offered | None
@@ -129,6 +135,29 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
     new: frozenset[str]
 
 
+class Scored(Struct, frozen=True, kw_only=True, eq=False):
+    """One user's n candidates with their scores.
+
+    Attributes:
+        items: the candidates.
+        vectors: their content, shape (n, d).
+        new: which candidates are new.
+        names: of the parts.
+        parts: that sum to the scores: shape (parts, n).
+        offered: what the list is chosen from, where features rank.
+        told: gives for t chosen candidates the k signals that account for their scores, and how much each does,
+            shape (t, k).
+    """
+
+    items: Sequence[str]
+    vectors: Vectors
+    new: frozenset[str]
+    names: Sequence[str]
+    parts: NDArray[np.floating]
+    offered: Offered | None
+    told: Callable[[NDArray[np.int64]], tuple[Sequence[Signal], Floats]]
+
+
 class Ranker:
     """Makes lists.
 
@@ -145,6 +174,7 @@ class Ranker:
         relevance_share: lambda of maximal marginal relevance.
         reasons: past events named per item.
         exploration: share of a list's places that go to new items, to try them.
+        fusion: makes the mode that content alone ranks by, under a calibration; None: all features do.
         clock: seconds, by which it is remembered what trends and what is new.
 
     Attributes:
@@ -167,6 +197,7 @@ class Ranker:
         relevance_share: float,
         reasons: int,
         exploration: float = 0.0,
+        fusion: Callable[[Calibration], Mode] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._space = items.space
@@ -177,6 +208,8 @@ class Ranker:
         self.features = (*self._content, *BEHAVIOUR)
         self._weights = weights.among(self.features)
         self._calibration = calibration
+        self._fusion = fusion
+        self._mode: Mode | None = None
         self.arms = Arms(ARMS)
         self._trials = trials_of(count, exploration)
         self._finder = Finder(
@@ -195,6 +228,18 @@ class Ranker:
     def calibrate(self, calibration: Calibration) -> None:
         """Compares content by a calibration from now on."""
         self._calibration = calibration
+        self._mode = None
+
+    @property
+    def mode(self) -> Mode | None:
+        """What content alone ranks by; None: all features do.
+
+        Raises:
+            ConfigurationError: it cannot be made. It is made when first asked for.
+        """
+        if self._mode is None and self._fusion is not None:
+            self._mode = self._fusion(self._calibration)
+        return self._mode
 
     def weigh(self, weights: Weights) -> None:
         """Ranks by other weights from now on."""
@@ -203,51 +248,103 @@ class Ranker:
     async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Ranked]:
         """A list for each profile, best first, as of a moment each, epoch milliseconds."""
         found = await self._finder.find(profiles, now_ms)
-        names = list({item_id for candidates in found for item_id in candidates.listed_at})
-        known = Known(
-            figures=dict(zip(names, await self._rows.figures(names), strict=True)),
-            after=await self._rows.after(list({item_id for candidates in found for item_id in candidates.following})),
-        )
+        mode = self.mode
+        known = await self._known(found if mode is None else [])
         lists = []
         for profile, candidates, moment in zip(profiles, found, now_ms, strict=True):
             content = await self._vectors.gather(
                 [*candidates.listed_at, *(signal.item_id for signal in profile.state.signals)]
             )
-            request = self._request(profile, candidates, content, known, moment)
-            lists.append(self._list(request, max(0, moment - profile.state.as_of), f"{moment} {profile.user}"))
+            if mode is None:
+                scored = self._by_features(profile, candidates, content, known, moment)
+            else:
+                scored = self._by_content(mode, profile, candidates, content, moment)
+            lists.append(self._list(scored, f"{moment} {profile.user}"))
             await asyncio.sleep(0)  # others work in this loop, and all this may have been in memory
         return lists
 
-    def _list(self, request: Request | None, absence_ms: int, seed: str) -> Ranked:
-        if request is None:
+    async def _known(self, found: Sequence[Candidates]) -> Known:
+        """What the rows say of candidates."""
+        names = list({item_id for candidates in found for item_id in candidates.listed_at})
+        return Known(
+            figures=dict(zip(names, await self._rows.figures(names), strict=True)),
+            after=await self._rows.after(list({item_id for candidates in found for item_id in candidates.following})),
+        )
+
+    def _list(self, scored: Scored | None, seed: str) -> Ranked:
+        if scored is None:
             return Ranked(items=(), offered=None)
-        weights = self._weights.at(absence_ms)
-        features = standardised(request.features) * request.evidence[:, None].astype(np.float32)
-        parts = weights[:, None] * features
-        relevance = unit_range(parts.sum(axis=0))
-        best = mmr(relevance, request.vectors, count=self._count, relevance_share=self._relevance_share)
-        tried = self._tried(request, best, seed)
+        relevance = unit_range(scored.parts.sum(axis=0))
+        best = mmr(relevance, scored.vectors, count=self._count, relevance_share=self._relevance_share)
+        tried = self._tried(scored, best, seed)
         chosen = [*best[: self._count - len(tried)], *tried]
-        reasons = self._reasons_for(request, np.array(chosen), weights * request.evidence)
+        reasons = loudest(*scored.told(np.array(chosen)), self._reasons)
         ranked = []
         for index, why in zip(chosen, reasons, strict=True):
-            told = {name: float(part) for name, part in zip(self.features, parts[:, index], strict=True) if part}
+            told = {name: float(part) for name, part in zip(scored.names, scored.parts[:, index], strict=True) if part}
             ranked.append(
                 RankedItem(
-                    item_id=request.items[index],
+                    item_id=scored.items[index],
                     score=sum(told.values()),
                     parts=told,
                     reasons=why,
                     explored=index in tried,
                 )
             )
-        return Ranked(items=tuple(ranked), offered=Offered(items=tuple(request.items), features=features))
+        return Ranked(items=tuple(ranked), offered=scored.offered)
 
-    def _tried(self, request: Request, best: Sequence[int], seed: str) -> list[int]:
+    def _tried(self, scored: Scored, best: Sequence[int], seed: str) -> list[int]:
         """New candidates that are to be tried, of those that are not among the best."""
-        left_out = request.new.difference(request.items[index] for index in best) if self._trials else ()
+        left_out = scored.new.difference(scored.items[index] for index in best) if self._trials else ()
         drawn = islice(self.arms.drawn(left_out, seed=seed), self._trials)
-        return [request.items.index(item_id) for item_id in drawn]
+        return [scored.items.index(item_id) for item_id in drawn]
+
+    def _by_content(
+        self, mode: Mode, profile: Profile, candidates: Candidates, content: Content, now_ms: int
+    ) -> Scored | None:
+        """Candidates scored by fused content alone; None where there is nothing to choose from."""
+        items = [item_id for item_id in candidates.listed_at if item_id in content.rows]
+        if not items:
+            return None
+        past = [signal for signal in reversed(positives(profile.state.signals)) if signal.item_id in content.rows]
+        as_stored = Calibration()
+        vectors = content.vectors[[content.rows[item_id] for item_id in items]]
+        met = content.vectors[[content.rows[signal.item_id] for signal in past]]
+        known, targets = (mode.fused(as_stored.split(self._space, one)) for one in (met, vectors))
+        liked = Liked(rows=np.arange(len(past)), ages_ms=np.array([now_ms - signal.time for signal in past], np.int64))
+
+        def told(chosen: NDArray[np.int64]) -> tuple[Sequence[Signal], Floats]:
+            terms = mode.terms(liked, known, targets)
+            return ([], np.zeros((len(chosen), 0))) if terms is None else (past, terms[:, chosen].T)
+
+        return Scored(
+            items=items,
+            vectors=vectors,
+            new=candidates.new & content.rows.keys(),
+            names=(FUSED,),
+            parts=mode.scores(liked, known, targets)[None],
+            offered=None,
+            told=told,
+        )
+
+    def _by_features(
+        self, profile: Profile, candidates: Candidates, content: Content, known: Known, now_ms: int
+    ) -> Scored | None:
+        """Candidates scored by all features; None where there is nothing to choose from."""
+        request = self._request(profile, candidates, content, known, now_ms)
+        if request is None:
+            return None
+        weights = self._weights.at(max(0, now_ms - profile.state.as_of))
+        features = standardised(request.features) * request.evidence[:, None].astype(np.float32)
+        return Scored(
+            items=request.items,
+            vectors=request.vectors,
+            new=request.new,
+            names=self.features,
+            parts=weights[:, None] * features,
+            offered=Offered(items=tuple(request.items), features=features),
+            told=partial(self._told, request, weights * request.evidence),
+        )
 
     def _request(
         self, profile: Profile, candidates: Candidates, content: Content, known: Known, now_ms: int
@@ -286,8 +383,8 @@ class Ranker:
             new=candidates.new & content.rows.keys(),
         )
 
-    def _reasons_for(self, request: Request, chosen: NDArray[np.int64], weights: Floats) -> list[tuple[Reason, ...]]:
-        """For each chosen candidate the signals that account for most of its score."""
+    def _told(self, request: Request, weights: Floats, chosen: NDArray[np.int64]) -> tuple[Sequence[Signal], Floats]:
+        """The signals that a user's features are sums over, and what each accounts for of chosen candidates' scores."""
         spread = deviations(request.features).astype(np.float64)
         scales = np.divide(weights, spread, out=np.zeros_like(weights), where=spread > 0)
         started_from = [request.liked[item_id] for item_id in request.recent]
@@ -302,11 +399,22 @@ class Ranker:
         scale = scales[self.features.index("transitions")]
         recent = [places[signal] for signal in started_from]
         parts[:, recent] += transition_parts(request.terms, chosen, scale)
-        loudest = np.argsort(-parts, axis=1, kind="stable")[:, : self._reasons]
-        return [
-            tuple(Reason(signals[index], float(row[index])) for index in best if row[index] > 0)
-            for row, best in zip(parts, loudest, strict=True)
-        ]
+        return signals, parts
+
+
+def loudest(signals: Sequence[Signal], parts: Floats, most: int) -> list[tuple[Reason, ...]]:
+    """For each of t items the signals that speak for it most.
+
+    Args:
+        signals: k of them.
+        parts: of the scores that they account for, shape (t, k).
+        most: at most so many are named.
+    """
+    order = np.argsort(-parts, axis=1, kind="stable")[:, :most]
+    return [
+        tuple(Reason(signals[index], float(row[index])) for index in best if row[index] > 0)
+        for row, best in zip(parts, order, strict=True)
+    ]
 
 
 def trials_of(count: int, share: float) -> int:

@@ -26,6 +26,7 @@ from penchant.errors import ConfigurationError
 
 __all__ = [
     "EncoderSettings",
+    "FusionMode",
     "FusionSettings",
     "KafkaSettings",
     "ProfileSettings",

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import pytest
 from confluent_kafka import Producer
 
 from penchant.errors import ConfigurationError
-from penchant.settings import load_settings
+from penchant.settings import FusionMode, load_settings
 from penchant.streams.codec import Unusable, encode
 from penchant.streams.connection import producer_options
 from penchant.streams.dead_letters import DeadLetter
@@ -86,6 +87,30 @@ def test_a_weight_of_no_feature_is_refused(tmp_path):
     settings = load_settings(data_dir=tmp_path, recommend={"weights": {"image_lnog": 0.4}})
     with pytest.raises(ConfigurationError, match="image_long"):
         build_parts(settings)
+
+
+def test_pinned_weights_are_refused_where_no_features_rank(tmp_path):
+    """They would be ignored in silence."""
+    settings = load_settings(data_dir=tmp_path, recommend={"weights": {"age": 0.4}}, fusion={"mode": "weighted"})
+    with pytest.raises(ConfigurationError, match=r"fusion\.mode weighted ranks by none"):
+        build_parts(settings)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in get_args(FusionMode) if mode != "deep"])
+def test_every_mode_of_the_settings_is_one_that_ranks(tmp_path, mode):
+    """None but `learned` ranks by features."""
+    ranker = build_parts(load_settings(data_dir=tmp_path, fusion={"mode": mode})).ranker
+    assert (ranker.mode is None) == (mode == "learned")
+
+
+async def test_a_worker_without_the_model_that_it_is_to_rank_by_does_not_start(settings, tmp_path):
+    """It says what is missing; whoever only reads the store does not ask for it."""
+    fusion = settings.fusion.model_copy(update={"mode": "deep", "deep_model": tmp_path / "none.safetensors"})
+    lacking = settings.model_copy(update={"fusion": fusion})
+    assert await profile(lacking) is None
+    with pytest.raises(ConfigurationError, match=r"no model of deep fusion at .*none\.safetensors"):
+        async with serve(lacking, ("interest",)):
+            pass
 
 
 async def test_missing_topics_are_named(settings):

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from penchant.deep.kept import Kept, load
 from penchant.deep.model import Fused
 from penchant.errors import ConfigurationError
-from penchant.profile.fusion import Space
+from penchant.profile.fusion import GRAPH, Space
+from penchant.profile.places import InForce
 from penchant.profile.ranking.fused import Liked, Slices
 
 __all__ = ["DeepMode", "deep_mode"]
@@ -23,6 +24,22 @@ class DeepMode:
 
     def __init__(self, kept: Kept) -> None:
         self._model, self._calibration = kept.model, kept.calibration
+        self._graph = kept.encoders.get(GRAPH)
+
+    def check_graph(self, in_force: InForce | None) -> None:
+        """Makes sure that items have their places by the graph that the model was trained on.
+
+        Args:
+            in_force: the graph's model that places items; None before there was one: then no item has a place.
+
+        Raises:
+            ConfigurationError: it is another.
+        """
+        if self._graph is not None and in_force is not None and in_force.model != self._graph:
+            raise ConfigurationError(
+                f"fusion.deep_model was trained on the graph {self._graph}, and items are placed by {in_force.model}",
+                hint="Train it anew: `penchant deep train topics`.",
+            )
 
     def fused(self, slices: Slices) -> Fused:
         """See `Mode`; slices that the model was not trained on count for nothing."""
@@ -59,7 +76,7 @@ def deep_mode(path: Path | None, space: Space) -> DeepMode:
             problem = f"the slice {name!r}, and here there are: {', '.join(parts)}"
         elif parts[name].dimension != dimension:
             problem = f"{dimension} components of {name}, and here there are {parts[name].dimension}"
-        elif kept.encoders[name] != parts[name].fingerprint:
+        elif name != GRAPH and kept.encoders[name] != parts[name].fingerprint:
             problem = f"the slice {name!r} of another encoder: {kept.encoders[name]}, not {parts[name].fingerprint}"
         else:
             continue

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
+from penchant.profile.ranking.fused import MODES, Liked, mode_of
 from penchant.profile.ranking.priors import prior_weights
 from penchant.profile.ranking.recommend import Ranker
 from penchant.profile.ranking.weights import Weights
-from penchant.profile.ranking.whitening import Calibration, whitening_of
+from penchant.profile.ranking.whitening import Calibration, calibrate, whitening_of
 from penchant.profile.signals import Action
 
 NOW = 1_750_000_000_000
@@ -316,3 +317,49 @@ async def test_weights_can_change_while_it_ranks(ranker, make_ranker, profile_of
     after = await lists_of(ranker, [profile], [NOW])
     assert after == await lists_of(make_ranker(other.among(FEATURES)), [profile], [NOW]) != before
     assert {name for item in after[0] for name in item.parts} == {"text_long"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_content_alone_ranks_by_a_mode(mode, make_ranker, profile_of, catalogue, space):
+    """The one part is the mode's score of what was liked, newest first; reasons sum to it, where there are any."""
+    made = await catalogue(*(f"i{number}" for number in range(30)))
+    profile = await profile_of("ada", "i0", "i1", "i2", "i1", "unknown")
+    calibration = calibrate(Calibration().split(space, np.stack(list(made.values()))))
+    assert calibration.slices
+
+    def fusion(calibration):
+        return mode_of(mode, calibration, {"text": 0.6, "image": 0.4, "graph": 0.4})
+
+    ranker = make_ranker(fusion=fusion, relevance_share=1, candidates=40, reasons=99)
+    ranker.calibrate(calibration)
+    [ranked] = await ranker.rank([profile], [NOW + HOUR_MS])
+    fused = fusion(calibration).fused(Calibration().split(space, np.stack(list(made.values()))))
+    past = Liked(rows=np.array([1, 2, 1, 0]), ages_ms=np.array([3, 2, 1, 0]))
+    expected = dict(zip(made, fusion(calibration).scores(past, fused, fused), strict=True))
+    for met in ("i0", "i1", "i2"):
+        del expected[met]
+    assert [item.item_id for item in ranked.items] == sorted(expected, key=expected.get, reverse=True)[:4]
+    assert ranked.offered is None
+    for item in ranked.items:
+        assert item.parts == {"content": item.score}
+        assert item.score == pytest.approx(expected[item.item_id], abs=1e-5)
+        parts = [reason.part for reason in item.reasons]
+        if mode == "M":
+            assert not parts
+        elif len(parts) == 4:  # none of them speaks against it
+            assert sum(parts) == pytest.approx(item.score, abs=1e-5)
+        else:
+            assert sum(parts) >= item.score - 1e-5
+        assert all(reason.signal in profile.state.signals for reason in item.reasons)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_strangers_get_a_list_in_every_mode(mode, make_ranker, profiles, catalogue, liked):
+    """Of what trends, without a word of why."""
+    await catalogue(*(f"i{number}" for number in range(30)))
+    for number in range(20, 26):
+        await liked(f"i{number}", times=number)
+    ranker = make_ranker(fusion=lambda calibration: mode_of(mode, calibration, {"text": 0.6, "graph": 0.4}))
+    [ranked] = await ranker.rank([profiles.empty("nobody")], [NOW])
+    assert len(ranked.items) == 4
+    assert all(not item.parts and not item.reasons for item in ranked.items)
