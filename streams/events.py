@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from penchant.profile.signals import Action
 
 __all__ = [
+    "ANYONE",
     "Because",
     "Click",
     "ClickAction",
@@ -41,6 +42,9 @@ __all__ = [
 
 # No control characters: ids appear in keys, payloads and terminals. Not `$`, which a last newline would pass.
 ID_PATTERN = r"^[^\x00-\x1f\x7f]+(?![\s\S])"
+# Under this key `recommendations` holds what to show to somebody of whom nothing is known.
+ANYONE = "~anyone"
+USER_PATTERN = rf"^(?!{ANYONE}(?![\s\S]))[^\x00-\x1f\x7f]+(?![\s\S])"
 MAX_ID = 256
 MAX_OWN_ID = 200
 MAX_TEXT = 20_000
@@ -58,6 +62,7 @@ MAX_WEIGHT, MAX_SQUARES = 1e6, 1e15
 MAX_INSTANT_MS = 253_402_300_799_999  # the end of the year 9999
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
+UserId = Annotated[str, Meta(min_length=1, max_length=MAX_ID, pattern=USER_PATTERN)]
 # What a user's own event names: with its author before it, it is an id that others' events may name.
 OwnId = Annotated[str, Meta(min_length=1, max_length=MAX_OWN_ID, pattern=ID_PATTERN)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
@@ -124,7 +129,7 @@ class Click(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ty
     """A user did something to an item."""
 
     event_id: Id
-    user_id: Id
+    user_id: UserId
     item_id: Id
     action: ClickAction = ClickAction.CLICK
     value: FiniteValue | None = None
@@ -137,7 +142,7 @@ class Post(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="typ
     """A user wrote something. With `recommendable` false it is private: a search, for instance."""
 
     event_id: OwnId
-    user_id: Id
+    user_id: UserId
     item_id: OwnId | None = None
     text: Text = ""
     media: Annotated[tuple[Media, ...], Meta(max_length=MAX_MEDIA)] = ()
@@ -151,7 +156,7 @@ class MediaUpload(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     """A user uploaded a picture or a sound."""
 
     event_id: OwnId
-    user_id: Id
+    user_id: UserId
     kind: MediaKind
     item_id: OwnId | None = None
     uri: Uri | None = None
@@ -207,7 +212,7 @@ class GraphModel(Struct, frozen=True, kw_only=True, tag_field="type", tag="graph
 class ItemReady(Struct, frozen=True, kw_only=True, tag_field="type", tag="item-ready"):
     """Internal: an item that this user waits for has vectors."""
 
-    user_id: Id
+    user_id: UserId
     item_id: Id
 
 
@@ -309,7 +314,10 @@ class Timings(Struct, frozen=True, kw_only=True):
 
 
 class Recommendations(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="recommendations"):
-    """What to show a user now. The last one of a key is the one in force (the topic is compacted)."""
+    """What to show a user now. The last one of a key is the one in force (the topic is compacted).
+
+    Under the key and the `user_id` `~anyone`, which no user can have, it is what to show to somebody not known yet.
+    """
 
     user_id: str
     profile_version: int

@@ -26,6 +26,7 @@ from penchant.profile.fusion import Space
 from penchant.profile.profiles import Profile, Profiles
 from penchant.profile.ranking.recommend import Ranker
 from penchant.settings import WorkerSettings
+from penchant.streams.anyone import list_for_anyone
 from penchant.streams.interest import now_ms, recommendations
 
 __all__ = ["HttpPort", "SnapshotRequest", "SnapshotTaken", "build_api"]
@@ -96,11 +97,11 @@ def build_api(
 
     @api.get("/recommendations/{user:path}")
     async def list_for(user: str) -> Response:
-        """What to show a user now."""
+        """What to show a user now; of whom nothing is known, what to show to anyone."""
         found = await profiles.load([user])
-        if user not in found:
-            return unknown()
         now = now_ms()
+        if user not in found:
+            return as_json(await list_for_anyone(profiles, ranker, now), 200)
         [ranked] = await ranker.rank([found[user]], [now])
         return as_json(recommendations(found[user], ranked.items, None, now), 200)
 

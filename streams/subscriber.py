@@ -36,7 +36,7 @@ class Lists:
         settings: of penchant; by default from `penchant.toml` and `PENCHANT_*`.
         bootstrap_servers: overrides the settings' brokers.
         namespace: overrides the settings' namespace.
-        users: whose lists to give; empty: everybody's.
+        users: whose lists to give; empty: everybody's. `ANYONE` has the list for whoever is not known yet.
         from_beginning: first give what the topic holds: every user's newest list, and older ones that have
             not been compacted away yet. Of one user the last one given is in force.
         group: share the lists with other members of this consumer group, and go on after a restart where the

@@ -40,11 +40,12 @@ from penchant.profile.store.open import open_store
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings
 from penchant.streams import affinity, content, interest
+from penchant.streams.anyone import Anyone
 from penchant.streams.app import StreamApp
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
-from penchant.streams.connection import manages_transactions, open_admin
+from penchant.streams.connection import manages_transactions, open_admin, partition_of
 from penchant.streams.entities import EntityKeeper
-from penchant.streams.events import ItemReady
+from penchant.streams.events import ANYONE, ItemReady
 from penchant.streams.http import HttpPort, build_api
 from penchant.streams.interpret import Reader
 from penchant.streams.knowledge import KnowledgeKeeper
@@ -311,6 +312,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
             running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
             tasks.append(asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep"))
+            tasks.append(asyncio.create_task(for_anyone(settings, parts, courier, lane).run(), name="anyone"))
         if affinity.LANE in lanes:
             handler = affinity.AffinityHandler(settings, parts.rows)
             running[affinity.LANE] = build_lane(settings, parts, app, handler, affinity.LANE)
@@ -389,6 +391,19 @@ def sweeper(settings: Settings, parts: Parts, courier: Courier, lane: Lane) -> S
         lambda: arrivals(parts.profiles, parts.items),
         announce,
         lambda: lane.owns(topic, 0),
+        interval_s=settings.worker.sweep_interval_s,
+    )
+
+
+def for_anyone(settings: Settings, parts: Parts, courier: Courier, lane: Lane) -> Anyone:
+    """Publishes the list for anyone wherever a user of that name would have one: one worker among all."""
+    clicks, partition = settings.prefixed(Topic.CLICKS), partition_of(ANYONE.encode(), settings.kafka.partitions)
+    return Anyone(
+        parts.profiles,
+        parts.ranker,
+        courier.send,
+        lambda: lane.owns(clicks, partition),
+        topic=settings.prefixed(Topic.RECOMMENDATIONS),
         interval_s=settings.worker.sweep_interval_s,
     )
 

@@ -43,7 +43,7 @@ from penchant.settings import Settings, load_settings
 from penchant.streams import affinity, content, interest
 from penchant.streams.codec import decode
 from penchant.streams.connection import common_options, open_admin, producer_options
-from penchant.streams.events import Recommendations
+from penchant.streams.events import ANYONE, Recommendations
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic, create_topics, topic_specs
@@ -336,12 +336,14 @@ class Stage:
             return list(reader.to_end())
 
     def lists(self) -> dict[str, Recommendations]:
-        """Each user's list in force."""
-        return {
-            found.user_id: found
+        """Each user's list in force; not the one for whoever is not known yet."""
+        found = {
+            made.user_id: made
             for record in self.read(Topic.RECOMMENDATIONS)
-            for found in [decode(Recommendations, record.value, record.headers)]
+            for made in [decode(Recommendations, record.value, record.headers)]
         }
+        found.pop(ANYONE, None)
+        return found
 
     def slices(self, vector: np.ndarray) -> dict[str, float]:
         """The length of each modality's slice of a vector, shape (d,)."""

@@ -7,10 +7,21 @@ from penchant.streams.client import (
     InvalidEvent,
     Publisher,
 )
-from penchant.streams.events import Click, ClickAction, Item, Media, MediaKind, MediaUpload, Post, Recommendations
+from penchant.streams.events import (
+    ANYONE,
+    Click,
+    ClickAction,
+    Item,
+    Media,
+    MediaKind,
+    MediaUpload,
+    Post,
+    Recommendations,
+)
 from penchant.streams.subscriber import AsyncSubscriber, Subscriber
 
 __all__ = [
+    "ANYONE",
     "AsyncPublisher",
     "AsyncSubscriber",
     "Click",

@@ -27,7 +27,7 @@ from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import WorkerSettings
-from penchant.streams.events import Recommendations
+from penchant.streams.events import ANYONE, Recommendations
 from penchant.streams.http import HttpPort, build_api
 
 SPACE = Space((Slice("text", 3, 0.5, "t"), Slice("image", 2, 0.5, "i")))
@@ -114,12 +114,17 @@ async def test_recommendations_are_those_of_the_contract(parts):
 
 
 async def test_of_strangers_nothing_is_known(parts):
-    """404, in JSON, for any id; not an empty profile."""
+    """404, in JSON, for any id; not an empty profile. There is a list all the same: the one for anyone."""
     async with parts.client() as client:
-        for path in ("/profiles/stranger", "/recommendations/stranger", "/profiles/", "/profiles/%FF%00"):
-            answer = await client.get(path)
+        for stranger in ("stranger", "", "%FF%00", "~anyone"):
+            answer = await client.get(f"/profiles/{stranger}")
             assert answer.status_code == 404
             assert "error" in answer.json()
+            answer = await client.get(f"/recommendations/{stranger}")
+            assert answer.status_code == 200
+            made = msgspec.json.decode(answer.content, type=Recommendations)
+            assert (made.user_id, made.profile_version, made.as_of) == (ANYONE, 0, 0)
+            assert len(made.items) == 3
 
 
 async def test_health_readiness_and_metrics(parts):

@@ -13,7 +13,7 @@ from rich.text import Text
 from penchant.cli.frame import Json, print_json, print_table, printable, settings_of, stdout
 from penchant.errors import ConfigurationError, PenchantError, Unavailable
 from penchant.settings import Settings
-from penchant.streams.events import Recommendations, Recommended
+from penchant.streams.events import ANYONE, Recommendations, Recommended
 from penchant.streams.subscriber import Subscriber
 
 __all__ = ["add_to"]
@@ -67,6 +67,7 @@ def watch(
 def recommendations(ctx: typer.Context, *, user: str, as_json: Annotated[bool, Json] = False) -> None:
     """Ask the running worker what it would recommend to USER now.
 
+    To a user of whom it knows nothing, that is what trends and what is new.
     Example: `penchant recommendations ada`
     """
     answer = ask(settings_of(ctx), "recommendations", user)
@@ -74,11 +75,14 @@ def recommendations(ctx: typer.Context, *, user: str, as_json: Annotated[bool, J
         print_json(answer)
         return
     try:
-        print_list(msgspec.convert(answer, Recommendations), now_ms=None)
+        found = msgspec.convert(answer, Recommendations)
     except msgspec.ValidationError:
         raise PenchantError(
             "The worker's answer is no list of recommendations", hint="Is it of another version of penchant?"
         ) from None
+    if found.user_id == ANYONE:
+        stdout().print(Text(f"Nothing is known of {printable(user)} yet: this is for anyone", "dim"))
+    print_list(found, now_ms=None)
 
 
 def profile(ctx: typer.Context, *, user: str, as_json: Annotated[bool, Json] = False) -> None:
@@ -152,6 +156,8 @@ def item_line(place: int, item: Recommended, highest: float) -> Text:
     line.append(f"{item.score:.3f} {bar:<{BAR}} ", "cyan")
     line.append(printable(item.item_id), "bold")
     line.append(f"  {printable(parts)}", "dim")
+    if item.explored:
+        line.append("  new, to be tried", "yellow")
     return line
 
 
