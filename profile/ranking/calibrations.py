@@ -63,13 +63,18 @@ class Calibrations:
         Raises:
             StoreUnavailable: the store does not answer.
         """
-        known = await self._load()
+        known = await self.known()
         if known is None and await self._items.count() >= at_least:
             await self._make()
-            known = await self._load()
+            known = await self.known()
         return known
 
-    async def _load(self) -> Calibration | None:
+    async def known(self) -> Calibration | None:
+        """The calibration, if there is one.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
         found = await self._store.retrieve(self._collection, [POINT])
         if POINT not in found:
             return None

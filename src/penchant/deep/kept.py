@@ -19,7 +19,7 @@ from penchant.encoders.base import extra
 from penchant.errors import ConfigurationError
 from penchant.profile.ranking.whitening import Calibration, Whitening
 
-__all__ = ["Kept", "load", "save"]
+__all__ = ["Kept", "check_writable", "load", "save"]
 
 HEADER = "penchant"  # the key of the header's one entry: safetensors' own are kept apart by such
 MEAN, MAP = "content.{}.mean", "content.{}.map"
@@ -60,6 +60,22 @@ class Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     encoders: dict[str, str]
 
 
+def check_writable(path: Path) -> None:
+    """Makes sure, before anything is trained, that a model can be written.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a folder", hint="Name a file in it.")
+        unfinished(path).touch()
+        unfinished(path).unlink()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def save(path: Path, kept: Kept) -> None:
     """Writes a model; a file of that name is replaced, whole or not at all.
 
@@ -73,16 +89,20 @@ def save(path: Path, kept: Kept) -> None:
     for name in form.slices.keys() & kept.calibration.slices.keys():
         whitening = kept.calibration.slices[name]
         tensors[MEAN.format(name)] = torch.tensor(whitening.mean)
-        tensors[MAP.format(name)] = torch.tensor(whitening.map)
+        tensors[MAP.format(name)] = torch.tensor(whitening.map).contiguous()
     metadata = {HEADER: msgspec.json.encode(header).decode()}
     content = extra("safetensors.torch", what="Deep fusion").save(tensors, metadata=metadata)
-    unfinished = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        unfinished(path).write_bytes(content)
+        unfinished(path).replace(path)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def unfinished(path: Path) -> Path:
+    """Where a model is written until it is whole."""
+    return path.with_name(path.name + ".part")
 
 
 def load(path: Path) -> Kept:
