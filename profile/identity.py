@@ -36,6 +36,10 @@ class Identity:
         """The id of an item that a user's own post or upload makes; `name` is unique to that user only."""
         return f"{OWN_PREFIX}{self.author(user)}/{name}"
 
+    def owns(self, user: str, item_id: str) -> bool:
+        """Whether an item is one that a user's own post or upload has made."""
+        return item_id.startswith(OWN_PREFIX) and item_id.startswith(self.own_item(user, ""))
+
     @property
     def fingerprint(self) -> str:
         """Stands for the key: a store keyed otherwise holds profiles that this key cannot find."""

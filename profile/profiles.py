@@ -89,6 +89,10 @@ class Profiles:
         state = ProfileState.empty(self._limits)
         return Profile(user=user, state=state, short=nothing, long=nothing, interest=nothing)
 
+    def owns(self, user: str, item_id: str) -> bool:
+        """Whether an item is one that a user's own post or upload has made."""
+        return self._identity.owns(user, item_id)
+
     async def load(self, users: Iterable[str]) -> dict[str, Profile]:
         """The profiles that exist among `users`."""
         wanted = {self._identity.user_point(user): user for user in users}

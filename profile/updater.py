@@ -1,6 +1,7 @@
 """Applying signals: load, merge, view, compare and set; again on conflict, until every signal is in the store."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -120,7 +121,9 @@ class ProfileUpdater:
             for user, mine in pending.items():
                 if mine or user in known:
                     before = known.get(user) or self._profiles.empty(user)
-                    told, transitions[user] = heard(before, mine, tellings.get(user, ()), settled)
+                    told, transitions[user] = heard(
+                        before, mine, tellings.get(user, ()), settled, partial(self._profiles.owns, user)
+                    )
                     state = before.state.adding(mine, self._limits)
                     merged.append(msgspec.structs.replace(before, state=state, told=told))
             viewed = await self._with_views(merged)
@@ -170,15 +173,21 @@ def heard(
     signals: Sequence[Signal],
     tellings: Sequence[tuple[Signal, Telling]],
     settled: Mapping[Origin, int],
+    is_own: Callable[[str], bool],
 ) -> tuple[Told, list[Transition]]:
     """What a user's records have told of, and the transitions that they make.
+
+    Of items of the user's own nothing is told: that their author likes them says nothing about others, and what came
+    before or after them would name the author.
 
     Args:
         before: the profile that the signals are added to.
         signals: of the user.
         tellings: of those among them that make transitions.
         settled: by origin, the offset behind the last record that the group has committed, or an earlier one.
+        is_own: whether an item is the user's own.
     """
+    tellings = [(signal, telling) for signal, telling in tellings if not is_own(signal.item_id)]
     told, firsts = before.told.hearing([telling for _, telling in tellings], settled)
     # With what the batch itself will push out of the set: a history that is sent at once leaves as it came.
     parts = ((before.state.strong, Strength.STRONG), (before.state.weak, Strength.WEAK)) if firsts else ()
@@ -186,6 +195,7 @@ def heard(
         signal
         for kept, strength in parts
         for signal in merge(kept, of_strength(signals, strength), limit=len(kept) + len(signals))
+        if not is_own(signal.item_id)
     )
     return told, [
         Transition(

@@ -27,6 +27,15 @@ def test_without_the_key_no_point_can_be_guessed():
     assert "ada" not in one.own_item("ada", "x")
 
 
+def test_users_own_what_their_posts_and_uploads_made():
+    """By the id alone, whatever the post is called; not others', nor what others call alike."""
+    one = Identity("one")
+    assert one.owns("ada", one.own_item("ada", "x/y"))
+    assert not one.owns("ada", one.own_item("ada2", "x"))
+    assert not one.owns("ada", Identity("other").own_item("ada", "x"))
+    assert not any(one.owns("ada", item_id) for item_id in ("", "~", "film", f"{one.author('ada')}/x"))
+
+
 def test_points_of_different_kinds_differ():
     """A user, an item and a position of one name are three points."""
     points = {Identity("").user_point("clicks"), item_point("clicks"), position_point("clicks", "", 0)}

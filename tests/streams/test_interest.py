@@ -156,6 +156,29 @@ async def test_what_users_write_is_told_to_nobody(lane):
     assert made.previous == ()
 
 
+async def test_what_authors_do_to_their_own_posts_is_told_to_nobody(lane):
+    """A click on it makes no transition and is named by none; another user's click on it is a like of any item."""
+    handler, _, _ = lane
+    own = IDENTITY.own_item("ada", "p1")
+    await handler.handle(batch("posts", Post(event_id="p1", user_id="ada", text="a poem")))
+    clicks = batch(
+        "clicks",
+        click("e1", "ada", "i1"),
+        click("e2", "ada", own),
+        click("e3", "ada", "i2"),
+        click("e4", "bob", own),
+        click("e5", "bob", "i1"),
+    )
+    made = transitions(await handler.handle(clicks))
+    assert [(one.item_id, [item_id for item_id, _ in one.previous]) for one in made] == [
+        ("i1", []),
+        ("i2", ["i1"]),
+        (own, []),
+        ("i1", [own]),
+    ]
+    assert transitions(await handler.handle(clicks)) == made
+
+
 async def test_everybody_whom_a_batch_touches_is_due_with_their_newest_record(lane):
     """Also where nothing changes: a crash between store and commit repeats the batch, and the list is still owed."""
     handler, _, profiles = lane
