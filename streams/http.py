@@ -28,6 +28,7 @@ from penchant.profile.ranking.recommend import Ranker
 from penchant.settings import WorkerSettings
 from penchant.streams.anyone import list_for_anyone
 from penchant.streams.interest import now_ms, recommendations
+from penchant.streams.weights import WeightsView
 
 __all__ = ["HttpPort", "SnapshotRequest", "SnapshotTaken", "build_api"]
 
@@ -56,6 +57,7 @@ def build_api(
     ready: Callable[[], dict[str, bool]],
     snapshot: Callable[[Path], Awaitable[Path]],
     *,
+    weights: Callable[[], WeightsView],
     host: str,
 ) -> FastAPI:
     """The worker's API.
@@ -66,6 +68,7 @@ def build_api(
         space: of the profiles' vectors.
         ready: by lane, whether it works.
         snapshot: copies the store to a new folder, and gives the one copied.
+        weights: of the ranking, as they are in force.
         host: that the port is bound to.
     """
     api = FastAPI(title="penchant worker", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
@@ -105,6 +108,8 @@ def build_api(
         [ranked] = await ranker.rank([found[user]], [now])
         return as_json(recommendations(found[user], ranked.items, None, now), 200)
 
+    api.add_api_route("/weights", weights_page(weights), methods=["GET"])
+
     @api.post("/snapshot")
     async def copy_store(request: Request) -> Response:
         """Copies the store to a new folder of this machine."""
@@ -113,6 +118,16 @@ def build_api(
         return await taken(request, snapshot)
 
     return api
+
+
+def weights_page(view: Callable[[], WeightsView]) -> Callable[[], Awaitable[Response]]:
+    """Answers with the weights in force."""
+
+    async def weights() -> Response:
+        """What each feature of the ranking counts here, and where that comes from."""
+        return as_json(view(), 200)
+
+    return weights
 
 
 async def taken(request: Request, snapshot: Callable[[Path], Awaitable[Path]]) -> Response:

@@ -39,14 +39,19 @@ class TopicReader:
         group: a consumer group to be a member of, within the namespace; "": none.
         from_beginning: start with the oldest record kept, not with the next one. A group that has committed
             offsets goes on from those, whatever this says.
+        last: start so many offsets before the next record of each partition (without a group). Some of them may be
+            no records: transactions leave marks.
 
     Partitions added to the topic later are seen by members of a group alone.
     """
 
-    def __init__(self, settings: Settings, topic: Topic, *, group: str = "", from_beginning: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, topic: Topic, *, group: str = "", from_beginning: bool = False, last: int = 0
+    ) -> None:
         self.name = settings.prefixed(topic)
         self.group = group
         self.from_beginning = from_beginning
+        self.last = last
         self.options: dict[str, Any] = {
             **common_options(settings),
             "group.id": settings.prefixed(group or "onlooker"),
@@ -79,7 +84,10 @@ class TopicReader:
             else:
                 self.unread = set(partitions)
                 self.ends = {partition: self.end(partition) for partition in partitions}
-                starts = dict.fromkeys(partitions, OFFSET_BEGINNING) if self.from_beginning else self.ends
+                starts = {
+                    partition: OFFSET_BEGINNING if self.from_beginning else max(0, end - self.last)
+                    for partition, end in self.ends.items()
+                }
                 self.consumer.assign([TopicPartition(self.name, *start) for start in starts.items()])
         except KafkaException as error:
             self.consumer.close()

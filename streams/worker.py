@@ -39,7 +39,7 @@ from penchant.profile.store.base import Store
 from penchant.profile.store.open import open_store
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings
-from penchant.streams import affinity, content, interest
+from penchant.streams import affinity, content, interest, learner
 from penchant.streams.anyone import Anyone
 from penchant.streams.app import StreamApp
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
@@ -54,12 +54,13 @@ from penchant.streams.publish import Courier, open_publisher
 from penchant.streams.records import Output
 from penchant.streams.sweep import Sweeper, arrivals
 from penchant.streams.topics import Topic, describe_topics, topic_specs
+from penchant.streams.weights import Standing, follow
 
 __all__ = ["LANES", "Parts", "build_parts", "run_worker", "serve"]
 
 log = structlog.get_logger()
 
-LANES = (content.LANE, interest.LANE, affinity.LANE)
+LANES = (content.LANE, interest.LANE, affinity.LANE, learner.LANE)
 COURIER_TIMEOUT_MS = 30_000
 RETRY_S = 1.0
 LEFT_TASKS_S = 2.0
@@ -316,6 +317,12 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
         if affinity.LANE in lanes:
             handler = affinity.AffinityHandler(settings, parts.rows)
             running[affinity.LANE] = build_lane(settings, parts, app, handler, affinity.LANE)
+        if learner.LANE in lanes:
+            handler = learner.LearnerHandler(settings, parts.ranker.features)
+            running[learner.LANE] = build_lane(settings, parts, app, handler, learner.LANE)
+        weights = Standing(settings, parts.ranker.features, parts.ranker.weigh)
+        if weights.learning:
+            tasks.append(asyncio.create_task(follow(settings, weights.take), name="weights"))
         tasks.append(asyncio.create_task(calibrated(settings, parts), name="calibration"))
         api = build_api(
             parts.profiles,
@@ -323,6 +330,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             parts.space,
             lambda: {name: lane.ready for name, lane in running.items()},
             parts.store.snapshot,
+            weights=weights.view,
             host=settings.worker.http_host,
         )
         port.serve(api)
@@ -352,6 +360,7 @@ def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handle
         content.LANE: (content.GROUP, content.TOPICS, parts.items.layout),
         interest.LANE: (interest.GROUP, interest.TOPICS, parts.profiles.layout),
         affinity.LANE: (affinity.GROUP, affinity.TOPICS, parts.rows.layout),
+        learner.LANE: (learner.GROUP, learner.TOPICS, parts.rows.layout),  # for its positions alone
     }[name]
     topics = tuple(settings.prefixed(topic) for topic in inputs)
     is_content = name == content.LANE

@@ -40,7 +40,7 @@ from penchant.profile.affinity import Row
 from penchant.profile.items import Item
 from penchant.profile.profiles import Profile
 from penchant.settings import Settings, load_settings
-from penchant.streams import affinity, content, interest
+from penchant.streams import affinity, content, interest, learner
 from penchant.streams.codec import decode
 from penchant.streams.connection import common_options, open_admin, producer_options
 from penchant.streams.events import ANYONE, Recommendations
@@ -59,9 +59,9 @@ LOG_TAIL = 4_000
 # Else each request loads the certificates of all authorities: half the time between two looks at a worker that starts.
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-INPUTS = {lane.LANE: (lane.GROUP, lane.TOPICS) for lane in (content, interest, affinity)}
+INPUTS = {lane.LANE: (lane.GROUP, lane.TOPICS) for lane in (content, interest, affinity, learner)}
 # Written in transactions too, whose markers take offsets that nobody commits.
-WITH_MARKERS = frozenset({Topic.ITEM_READY, Topic.TRANSITIONS})
+WITH_MARKERS = frozenset({Topic.ITEM_READY, Topic.TRANSITIONS, Topic.EXAMPLES})
 
 log = logging.getLogger("tests.kafka")
 

@@ -26,9 +26,10 @@ from penchant.profile.state import Limits
 from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
 from penchant.profile.updater import ProfileUpdater
-from penchant.settings import WorkerSettings
+from penchant.settings import WorkerSettings, load_settings
 from penchant.streams.events import ANYONE, Recommendations
 from penchant.streams.http import HttpPort, build_api
+from penchant.streams.weights import Standing, WeightsView
 
 SPACE = Space((Slice("text", 3, 0.5, "t"), Slice("image", 2, 0.5, "i")))
 NOW = 1_750_000_000_000
@@ -59,12 +60,18 @@ class Parts:
             reasons=2,
         )
         self.updater = ProfileUpdater(self.profiles, vectors, horizons, limits, capacity=99)
+        self.standing = Standing(load_settings(), self.ranker.features, self.ranker.weigh)
         self.ready = {"interest": True}
         self.store = store
 
+    def api(self, host="127.0.0.1"):
+        """The API as if bound to `host`."""
+        ready, snapshot, weights = (lambda: self.ready), self.store.snapshot, self.standing.view
+        return build_api(self.profiles, self.ranker, SPACE, ready, snapshot, weights=weights, host=host)
+
     def client(self, host="127.0.0.1", asking="http://127.0.0.1:8321"):
         """A client of the API as if bound to `host`."""
-        api = build_api(self.profiles, self.ranker, SPACE, lambda: self.ready, self.store.snapshot, host=host)
+        api = self.api(host)
         return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url=asking)
 
 
@@ -140,6 +147,16 @@ async def test_health_readiness_and_metrics(parts):
         assert "penchant_records_total" in metrics.text
 
 
+async def test_weights_are_shown_as_they_are_in_force(parts):
+    """Of every feature, where it started and what it counts; nothing learned yet is said so."""
+    async with parts.client() as client:
+        view = msgspec.json.decode((await client.get("/weights")).content, type=WeightsView)
+    assert [one.feature for one in view.features] == list(parts.ranker.features)
+    assert (view.examples, view.as_of, view.learning) == (0, None, True)
+    assert {one.base.learned for one in view.features} == {None}
+    assert all(one.base.in_force == one.base.prior for one in view.features)
+
+
 @pytest.mark.parametrize(
     ("host", "asking", "allowed"),
     [
@@ -207,7 +224,7 @@ async def test_a_snapshot_is_taken_for_this_machine_alone(parts, tmp_path):
 async def test_a_port_is_served_and_released(parts):
     """On a free port of its own the API answers over the network, and afterwards the port is free again."""
     port = HttpPort(WorkerSettings(http_port=0))
-    port.serve(build_api(parts.profiles, parts.ranker, SPACE, dict, parts.store.snapshot, host="127.0.0.1"))
+    port.serve(parts.api())
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://127.0.0.1:{port.port}/healthz")).status_code == 200
     number = port.port
@@ -248,7 +265,7 @@ async def test_requests_under_way_are_answered_before_the_port_closes(parts, mon
 
     monkeypatch.setattr(parts.profiles, "load", slowly)
     port = HttpPort(WorkerSettings(http_port=0))
-    port.serve(build_api(parts.profiles, parts.ranker, SPACE, dict, parts.store.snapshot, host="127.0.0.1"))
+    port.serve(parts.api())
     async with httpx.AsyncClient() as client:
         asking = asyncio.create_task(client.get(f"http://127.0.0.1:{port.port}/profiles/ada"))
         await asked.wait()

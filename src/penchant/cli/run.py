@@ -16,6 +16,7 @@ class Lane(StrEnum):
     CONTENT = "content"
     INTEREST = "interest"
     AFFINITY = "affinity"
+    LEARNER = "learner"
 
 
 class Engine(StrEnum):
