@@ -22,12 +22,22 @@ from penchant.profile.ranking.weights import Learned, Weights
 from penchant.settings import Settings
 from penchant.streams import metrics
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, decode, encode
-from penchant.streams.events import LearnedWeights
+from penchant.streams.events import LearnedWeights, Reset
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic
 
-__all__ = ["FeatureView", "Standing", "Weighed", "WeightsView", "follow", "last_learned", "learned_of", "told"]
+__all__ = [
+    "FeatureView",
+    "Standing",
+    "Weighed",
+    "WeightsView",
+    "follow",
+    "last_learned",
+    "learned_of",
+    "reset_request",
+    "told",
+]
 
 log = structlog.get_logger()
 
@@ -83,7 +93,9 @@ class Standing:
         learning: whether learned weights are in force here: content alone ranks without any.
     """
 
-    def __init__(self, settings: Settings, features: Iterable[str], weigh: Callable[[Weights], None]) -> None:
+    def __init__(
+        self, settings: Settings, features: Iterable[str], weigh: Callable[[Weights], None] = lambda _: None
+    ) -> None:
         self.learning = settings.recommend.learn and settings.fusion.mode == "learned"
         self._recommend = settings.recommend
         self._prior = prior_weights(features)
@@ -159,6 +171,13 @@ def told(learned: Learned, *, as_of: int, topic_id: str, next_offset: int, topic
         next_offset=next_offset,
     )
     return Output(topic=topic, key=KEY, value=encode(value), headers={CONTENT_TYPE: MSGPACK})
+
+
+def reset_request(settings: Settings) -> Output:
+    """What asks the learner to begin anew."""
+    return Output(
+        topic=settings.prefixed(Topic.EXAMPLES), key=None, value=encode(Reset()), headers={CONTENT_TYPE: MSGPACK}
+    )
 
 
 def learned_in(record: Record) -> LearnedWeights:

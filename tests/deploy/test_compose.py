@@ -22,7 +22,7 @@ from penchant.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
-WORKERS = ("content", "interest", "affinity")
+WORKERS = ("content", "interest", "affinity", "learner")
 
 
 def interpolated(text: str) -> str:
