@@ -13,15 +13,15 @@ from penchant.profile.ranking.weights import Weights
 __all__ = ["pinned_weights", "prior_weights"]
 
 BASE: Mapping[str, float] = {
-    "transitions": 0.2,
+    "transitions": 0.15,
     "popularity_30d": 0.0,
-    "popularity_365d": 0.4,
-    "popularity": 0.1,
+    "popularity_365d": 0.45,
+    "popularity": -0.1,  # what was liked long ago, and is not any more
     "age": 0.1,
 }
 RETURNING: Mapping[str, float] = {"popularity_30d": 0.15, "transitions": -0.1}
-SLICE_BASE: Mapping[str, float] = {"long": 0.15, "short": 0.1, "last": 0.2}
-SLICE_RETURNING: Mapping[str, float] = {"long": 0.15, "short": -0.1, "last": -0.1}
+SLICE_BASE: Mapping[str, float] = {"long": 0.15, "short": 0.1, "last": 0.35}
+SLICE_RETURNING: Mapping[str, float] = {"long": 0.25, "short": -0.1, "last": -0.2}
 
 
 def prior_weights(names: Iterable[str]) -> Weights:
