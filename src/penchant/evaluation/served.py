@@ -92,10 +92,14 @@ class Served:
 
     def learn(self, event: Event) -> None:
         """Takes the event in, at the latest when a list is next made."""
-        self._pending.append(event)
-        if event.index in self._published_at:
-            self._take_in()
-            self._published[event.user] = self._list(event.user, event.time)
+        if event.index not in self._published_at:
+            self._pending.append(event)
+            return
+        self._take_in()
+        # The list goes out with the transition that the event makes, so it cannot know of it yet.
+        transitions = self._loop.run_until_complete(self._apply([event]))
+        self._published[event.user] = self._list(event.user, event.time)
+        self._loop.run_until_complete(self._count(transitions))
 
     def close(self) -> None:
         """Lets go of the store, and removes it."""
@@ -131,24 +135,28 @@ class Served:
     def _take_in(self) -> None:
         """Applies what has happened since the last time to profiles and rows."""
         events, self._pending = self._pending, []
+        transitions = self._loop.run_until_complete(self._apply(events))
+        self._loop.run_until_complete(self._count(transitions))
+
+    async def _apply(self, events: Sequence[Event]) -> Sequence[Transition]:
+        """Merges events into profiles; gives the transitions that they make."""
         signals: dict[str, list[Signal]] = {}
         tellings: dict[str, list[tuple[Signal, Telling]]] = {}
         for event in events:
             user = self._stream.users[event.user]
-            signal = Signal(event.time, f"{event.index:012}", self._stream.items[event.item], Action.RATE, event.weight)
+            item = self._stream.items[event.item]
+            signal = Signal(event.time, f"{event.index:012}", item, Action.RATE, event.weight)
             signals.setdefault(user, []).append(signal)
             if is_positive(signal):
                 tellings.setdefault(user, []).append((signal, telling_of(signal, ORIGIN, event.index)))
-        self._loop.run_until_complete(self._apply(signals, tellings))
+        return (await self._updater.apply(signals, tellings)).transitions
 
-    async def _apply(
-        self, signals: Mapping[str, Sequence[Signal]], tellings: Mapping[str, Sequence[tuple[Signal, Telling]]]
-    ) -> None:
-        applied = await self._updater.apply(signals, tellings)
-        transitions: dict[str, list[Transition]] = {}
-        for transition in applied.transitions:
-            transitions.setdefault(transition.item_id, []).append(transition)
-        await self._parts.rows.apply(transitions)
+    async def _count(self, transitions: Sequence[Transition]) -> None:
+        """Adds transitions to their items' rows."""
+        by_item: dict[str, list[Transition]] = {}
+        for transition in transitions:
+            by_item.setdefault(transition.item_id, []).append(transition)
+        await self._parts.rows.apply(by_item)
 
 
 def space_for(slices: Mapping[str, Vectors], settings: Settings) -> Space:
