@@ -21,12 +21,13 @@ from penchant.profile.affinity import (
 from penchant.profile.rows import AS_OF, COUNT, MASS, engine_keys
 from penchant.profile.store.base import SparseVector
 
-__all__ = ["age", "evidence", "log_popularity", "transition_terms"]
+__all__ = ["age", "evidence", "familiarity", "log_popularity", "transition_terms"]
 
 Floats = NDArray[np.float64]
 
 HOUR_MS = 3_600_000
 HOURS_A_DAY = 24
+FIRST = 1.0  # signals of a user: content counts half of what it does where there are many
 FEW = 30.0  # likes of all candidates together: behaviour counts half of what it does where there are many
 
 
@@ -60,6 +61,14 @@ def evidence(popularity: Floats) -> Floats:
     likes = np.expm1(popularity).sum(axis=1)
     shares: Floats = likes / (likes + FEW)
     return shares
+
+
+def familiarity(signals: int) -> float:
+    """How far what is known of a user can be relied on: n / (n + 1), n the signals that count.
+
+    By it a user leaves what trends and what is new: one event says as much against that as it can, a second more.
+    """
+    return signals / (signals + FIRST)
 
 
 def age(listed_at: Sequence[int], now_ms: int) -> Floats:

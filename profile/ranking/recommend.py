@@ -19,7 +19,7 @@ from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Items
 from penchant.profile.profiles import Profile
-from penchant.profile.ranking.behaviour import age, evidence, log_popularity, transition_terms
+from penchant.profile.ranking.behaviour import age, evidence, familiarity, log_popularity, transition_terms
 from penchant.profile.ranking.candidates import Candidates, Finder
 from penchant.profile.ranking.diversity import mmr
 from penchant.profile.ranking.explanation import content_parts, transition_parts
@@ -372,7 +372,9 @@ class Ranker:
             items=items,
             vectors=vectors,
             features=np.concatenate([of_content, behaviour]),
-            evidence=np.concatenate([np.ones(len(of_content)), by_horizon[-1:], by_horizon, [1.0]]),
+            evidence=np.concatenate(
+                [np.full(len(of_content), familiarity(len(past.rows))), by_horizon[-1:], by_horizon, [1.0]]
+            ),
             past=past,
             counted=counted(signals, places),
             memory=memory,

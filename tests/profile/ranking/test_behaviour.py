@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from penchant.profile.affinity import LANDMARK_MS, transition_scores
-from penchant.profile.ranking.behaviour import age, evidence, log_popularity, transition_terms
+from penchant.profile.ranking.behaviour import age, evidence, familiarity, log_popularity, transition_terms
 
 DAY_MS = 86_400_000
 NOW = LANDMARK_MS + 1_000 * DAY_MS
@@ -63,3 +63,8 @@ def test_age_is_counted_in_days():
     """What is to come is new, too, and what came within an hour came at once."""
     found = age([NOW, NOW + DAY_MS, NOW - DAY_MS, NOW - 99 * DAY_MS, NOW - DAY_MS // 48], NOW)
     assert np.expm1(found) == pytest.approx([0, 0, 1, 99, 0])
+
+
+def test_one_event_says_half_of_what_many_do():
+    """Of whom nothing is known, content says nothing."""
+    assert [familiarity(events) for events in (0, 1, 3, 99)] == [0, 0.5, 0.75, 0.99]

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from penchant.profile.items import Item
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.fused import MODES, Liked, mode_of
 from penchant.profile.ranking.priors import prior_weights
@@ -157,6 +158,34 @@ async def test_strangers_are_shown_what_trends_and_leave_it_smoothly(ranker, pro
     assert all(item.parts.keys() <= set(BEHAVIOUR) and not item.reasons for item in shown)
     [ranked] = await lists_of(ranker, [await profile_of("ada", "i0")], [NOW])
     assert any(item.reasons for item in ranked)
+
+
+async def test_who_becomes_known_leaves_what_trends_step_by_step(make_ranker, items, profiles, profile_of, liked):
+    """Nothing known: what trends, and what is new. With each event fewer places go to that, and more to one's taste."""
+    generator = np.random.default_rng(3)
+
+    def beside(center, spread):
+        vector = center + spread * generator.normal(size=7)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    tastes = {name: beside(np.zeros(7), 1) for name in ("mine", *"abcd")}
+    made = {f"{taste}-{number}": beside(center, 0.2) for taste, center in tastes.items() for number in range(16)}
+    await items.put([(Item(item_id=one, version=(1, 1, 0), listed=True), vector) for one, vector in made.items()])
+    for rank, taste in enumerate("abcd"):
+        for number in range(3):
+            await liked(f"{taste}-{number}", times=50 - 10 * rank - number)
+    weights = Weights.of({"text_long": 1.0, "image_long": 0.7, "popularity_365d": 0.5}, {}, FEATURES)
+    ranker = make_ranker(weights, count=10, candidates=50, exploration=0.1, relevance_share=1)
+    places = []
+    for events in (0, 1, 2, 8):
+        met = [f"mine-{number}" for number in range(events)]
+        profile = await profile_of(f"user-{events}", *met) if met else profiles.empty("nobody")
+        [made_list] = await lists_of(ranker, [profile], [NOW + 60_000])
+        assert [item.explored for item in made_list] == [False] * 9 + [True]
+        places.append(sum(item.item_id.startswith("mine") for item in made_list[:9]))
+    assert places == sorted(places)
+    assert 0 == places[0] < places[1] < places[2]
+    assert places[1] <= 5 <= places[3]
 
 
 async def test_where_nobody_has_done_anything_what_is_new_is_shown(ranker, profiles, catalogue):
