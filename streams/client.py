@@ -240,6 +240,7 @@ class Verbs(ABC, Generic[Sent]):
         media: Iterable[Media] = (),
         tags: Iterable[str] = (),
         attributes: Mapping[str, str] | None = None,
+        entity: str | None = None,
         at: Instant | None = None,
     ) -> Sent:
         """Puts an item into the catalogue, or a newer version of one. Takes an `Item`, or an id and its fields."""
@@ -253,6 +254,7 @@ class Verbs(ABC, Generic[Sent]):
                 media=tuple(media),
                 tags=tuple(tags),
                 attributes=dict(attributes or {}),
+                entity=entity,
                 at=at,
             )
         )

@@ -69,7 +69,7 @@ def test_every_verb_reaches_its_topic_under_its_key(settings):
         post = publisher.post("ada", "a poem", media=[picture], tags=["verse"])
         search = publisher.search("ada", "old maps")
         upload = publisher.upload("ada", "audio", b"RIFF", caption="rain")
-        publisher.item("film-1", title="One", attributes={"year": "1995"})
+        publisher.item("film-1", title="One", attributes={"year": "1995"}, entity="m.01")
         publisher.item(Item(item_id="film-2", text="Two"))
         publisher.withdraw("film-3")
     (clicked,) = everything(settings, Topic.CLICKS)
@@ -86,6 +86,7 @@ def test_every_verb_reaches_its_topic_under_its_key(settings):
     assert decode(MediaUpload, uploaded.value).event_id == upload
     items = {record.key: record.value for record in everything(settings, Topic.ITEMS)}
     assert decode(Item, items[b"film-1"]).attributes == {"year": "1995"}
+    assert decode(Item, items[b"film-1"]).entity == "m.01"
     assert decode(Item, items[b"film-2"]).text == "Two"
     assert items[b"film-3"] is None
 
