@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,14 +61,16 @@ def test_the_commands_of_the_readme_exist(command: str) -> None:
         assert option in result.output
 
 
-def test_the_settings_of_the_operations_page_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example file loads."""
-    (example,) = blocks("toml", (ROOT / "docs" / "operations.md").read_text())
-    tomllib.loads(example)
-    file = tmp_path / "penchant.toml"
+@pytest.mark.parametrize("example", blocks("toml", (ROOT / "docs" / "operations.md").read_text()))
+def test_the_settings_of_the_operations_page_are_settings(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each example loads, and says something that the defaults do not."""
+    defaults = load_settings()
+    file = tmp_path / "example.toml"
     file.write_text(example)
     monkeypatch.setenv("PENCHANT_CONFIG", str(file))
-    assert load_settings().namespace == "shop"
+    assert load_settings() != defaults
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:

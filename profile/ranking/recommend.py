@@ -425,8 +425,12 @@ def trials_of(count: int, share: float) -> int:
 
 
 def unit_range(scores: Floats) -> Vectors:
-    """Scores from 0, the least, to 1, the largest: what similarities are weighed against. All alike are all 0."""
+    """Scores from 0, the least, to 1, the largest: what similarities are weighed against.
+
+    Where they tell no candidate from another, the order stands in which candidates were found.
+    """
     above = scores - scores.min()
-    largest = above.max()
-    shares: Vectors = (above / largest if largest > 0 else above).astype(np.float32)
+    if not above.any():
+        above = np.arange(len(scores), 0, -1) - 1.0
+    shares: Vectors = (above / max(above.max(), np.finfo(np.float32).tiny)).astype(np.float32)
     return shares

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from penchant.deep.kept import Kept, load, save
-from penchant.deep.mode import deep_mode
+from penchant.deep.mode import DeepMode, deep_mode
 from penchant.deep.model import AGES, DeepFusion, age_buckets, initial
 from penchant.deep.training import Seen, examples_of, train
 from penchant.encoders.base import extra, unit_rows
 from penchant.errors import ConfigurationError
 from penchant.profile.fusion import Slice, Space
+from penchant.profile.places import InForce
 from penchant.profile.ranking.fused import Liked
 from penchant.profile.ranking.whitening import Calibration, Whitening
 
@@ -261,3 +262,12 @@ def test_a_mode_without_a_model_is_refused():
     """What is missing is said."""
     with pytest.raises(ConfigurationError, match=r"fusion\.deep_model names no model\n.*deep train"):
         deep_mode(None, space_of())
+
+
+def test_a_model_of_another_graph_is_refused(kept):
+    """Its places are not those that the model knows; without any graph there are none."""
+    mode = DeepMode(kept)
+    mode.check_graph(None)
+    mode.check_graph(InForce(model="g1", version=(1, 1), ready=True))
+    with pytest.raises(ConfigurationError, match="trained on the graph g1, and items are placed by g2"):
+        mode.check_graph(InForce(model="g2", version=(2, 1), ready=False))

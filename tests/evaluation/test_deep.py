@@ -6,7 +6,7 @@ import pytest
 from penchant.encoders.base import unit_rows
 from penchant.evaluation.deep import Deep
 from penchant.evaluation.protocol import Rules, evaluate
-from penchant.evaluation.roster import Material, makers
+from penchant.evaluation.roster import Material, makers, served
 from penchant.profile.ranking.whitening import Calibration
 from penchant.settings import load_settings
 
@@ -104,3 +104,16 @@ def test_it_takes_part(crowd, tmp_path, at_end):
         at_end=at_end,
     )
     assert "fusion deep" in {name for make in makers() for name in make(given).names}
+
+
+def test_a_workers_parts_do_not_rank_by_a_model_that_has_seen_what_is_asked(crowd, tmp_path, at_end):
+    """Nor is one loaded: where the settings say deep, features rank what a worker would list."""
+    given = Material(
+        stream=crowd,
+        vectors=np.eye(len(crowd.items), dtype=np.float32),
+        rules=Rules(probes=20, min_events=1),
+        settings=load_settings(data_dir=tmp_path, fusion={"mode": "deep", "deep_model": str(tmp_path / "none")}),
+        at_end=at_end,
+    )
+    outcome = evaluate(crowd, [served(given)], given.rules)
+    assert (outcome.tops >= 0).any()

@@ -121,9 +121,12 @@ def ours(given: Material) -> Ours:
 
 
 def served(given: Material) -> Served:
-    """The parts of a worker."""
+    """The parts of a worker; features rank where a model would, which has seen what it would be judged by."""
     probes = choose_probes(given.stream, given.rules).index
-    made = Served(given.stream, given.slices, given.calibration, given.settings, probes)
+    settings = given.settings
+    if settings.fusion.mode == "deep":
+        settings = settings.model_copy(update={"fusion": settings.fusion.model_copy(update={"mode": "learned"})})
+    made = Served(given.stream, given.slices, given.calibration, settings, probes)
     given.at_end.callback(made.close)
     return made
 

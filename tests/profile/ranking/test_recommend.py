@@ -384,11 +384,13 @@ async def test_content_alone_ranks_by_a_mode(mode, make_ranker, profile_of, cata
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_strangers_get_a_list_in_every_mode(mode, make_ranker, profiles, catalogue, liked):
-    """Of what trends, without a word of why."""
+    """Of what trends, in that order, without a word of why: of them content tells nothing."""
     await catalogue(*(f"i{number}" for number in range(30)))
     for number in range(20, 26):
         await liked(f"i{number}", times=number)
-    ranker = make_ranker(fusion=lambda calibration: mode_of(mode, calibration, {"text": 0.6, "graph": 0.4}))
+    ranker = make_ranker(
+        fusion=lambda calibration: mode_of(mode, calibration, {"text": 0.6, "graph": 0.4}), relevance_share=1
+    )
     [ranked] = await ranker.rank([profiles.empty("nobody")], [NOW])
-    assert len(ranked.items) == 4
+    assert [item.item_id for item in ranked.items] == ["i25", "i24", "i23", "i22"]
     assert all(not item.parts and not item.reasons for item in ranked.items)
