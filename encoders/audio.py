@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from penchant.encoders.base import Undecodable, Vectors, extra, fingerprint, unit_rows
 
-__all__ = ["MfccStatistics"]
+__all__ = ["RATE_HZ", "MfccStatistics", "Samples", "decode_sound", "levelled", "resampled"]
 
 # The parsers that foreign bytes may reach, among the two dozen of libsndfile, and what each may hold.
 MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"FORM")
@@ -83,9 +83,7 @@ class MfccStatistics:
 
     def __init__(self, *, max_seconds: float) -> None:
         self._max_seconds = max_seconds
-        self._soundfile = extra("soundfile")
         self._torch = extra("torch")
-        self._functional = extra("torchaudio.functional")
         transforms = extra("torchaudio.transforms")
         melkwargs = {"n_fft": WINDOW, "hop_length": HOP, "n_mels": MELS, "f_min": LOWEST_HZ, "pad_mode": "constant"}
         self._mfcc = transforms.MFCC(RATE_HZ, n_mfcc=COEFFICIENTS, log_mels=True, melkwargs=melkwargs)
@@ -98,53 +96,8 @@ class MfccStatistics:
             Undecodable: the sound cannot be used ("empty", "unsupported-format", "too-large", "corrupt",
                 "not-finite", "silent").
         """
-        mono, rate = self._decode(one)
-        if not np.isfinite(mono).all():
-            raise Undecodable("The sound has samples that are not finite", reason="not-finite")
-        peak = np.abs(mono - mono.mean()).max()
-        if peak < SILENCE:
-            raise Undecodable("The sound is silent", reason="silent")
-        # By the peak first: squares of samples far out of range would overflow.
-        steady = ((mono - mono.mean()) / peak).astype(np.float32)
-        taken = max(RATE_STEP_HZ, round(rate / RATE_STEP_HZ) * RATE_STEP_HZ)
-        samples: Samples = self._functional.resample(self._torch.from_numpy(steady), taken, RATE_HZ).numpy()
-        level = np.sqrt(np.mean(np.square(samples)))
-        if level < SILENCE:
-            raise Undecodable("The sound has nothing below 8 kHz", reason="silent")
-        return samples * np.float32(LEVEL / level)
-
-    def _decode(self, data: bytes) -> tuple[NDArray[np.float64], int]:
-        """Samples of all channels averaged, shape (frames,), and their rate in Hz."""
-        if not data:
-            raise Undecodable("The sound has no bytes", reason="empty")
-        if not data.startswith(MAGIC):
-            raise Undecodable("The bytes are no WAV, FLAC, OGG, MP3 or AIFF", reason="unsupported-format")
-        check_container(data)
-        try:
-            with self._soundfile.SoundFile(Source(data)) as file:
-                self._check(file)
-                declared, rate = file.frames, file.samplerate
-                samples: Samples = file.read(dtype="float32", always_2d=True)
-        except Undecodable:
-            raise
-        except Exception as error:  # noqa: BLE001  a parser of foreign bytes fails in more ways than it documents
-            raise Undecodable(f"The sound is damaged ({type(error).__name__})", reason="corrupt") from None
-        if len(samples) < declared:
-            raise Undecodable(f"The sound ends after {len(samples)} of {declared} frames", reason="corrupt")
-        return samples.mean(axis=1, dtype=np.float64), rate
-
-    def _check(self, file: Any) -> None:
-        if file.format not in FORMATS or file.subtype not in SUBTYPES:
-            raise Undecodable(f"{file.format} with {file.subtype} is not supported", reason="unsupported-format")
-        lowest, highest = RATES_HZ
-        if not lowest <= file.samplerate <= highest:
-            raise Undecodable(f"{file.samplerate} Hz is not within {lowest} to {highest}", reason="unsupported-format")
-        if file.frames > self._max_seconds * file.samplerate:
-            raise Undecodable(f"The sound is longer than {self._max_seconds:g} s", reason="too-large")
-        if file.frames * file.channels > self._max_seconds * highest:
-            raise Undecodable(f"{file.frames} frames of {file.channels} channels are too many", reason="too-large")
-        if file.frames == 0:
-            raise Undecodable("The sound has no samples", reason="empty")
+        mono, rate = decode_sound(one, max_seconds=self._max_seconds)
+        return levelled(resampled(mono, rate, RATE_HZ))
 
     def forward(self, batch: Sequence[Samples]) -> NDArray[np.float32]:
         """Standardised statistics: shape (sounds, 90).
@@ -170,6 +123,82 @@ class MfccStatistics:
                 (np.log((changes + 1e-3) / (spread + 1e-3)) - CHANGE_CENTRE) / CHANGE_SCALE,
             ]
         )
+
+
+def decode_sound(data: bytes, *, max_seconds: float) -> tuple[NDArray[np.float64], int]:
+    """An encoded sound, its channels averaged, as samples of shape (frames,), and their rate in Hz.
+
+    Raises:
+        Undecodable: the sound cannot be used ("empty", "unsupported-format", "too-large", "corrupt").
+    """
+    if not data:
+        raise Undecodable("The sound has no bytes", reason="empty")
+    if not data.startswith(MAGIC):
+        raise Undecodable("The bytes are no WAV, FLAC, OGG, MP3 or AIFF", reason="unsupported-format")
+    check_container(data)
+    soundfile = extra("soundfile")
+    try:
+        with soundfile.SoundFile(Source(data)) as file:
+            check_header(file, max_seconds)
+            declared, rate = file.frames, file.samplerate
+            samples: Samples = file.read(dtype="float32", always_2d=True)
+    except Undecodable:
+        raise
+    except Exception as error:  # noqa: BLE001  a parser of foreign bytes fails in more ways than it documents
+        raise Undecodable(f"The sound is damaged ({type(error).__name__})", reason="corrupt") from None
+    if len(samples) < declared:
+        raise Undecodable(f"The sound ends after {len(samples)} of {declared} frames", reason="corrupt")
+    return samples.mean(axis=1, dtype=np.float64), rate
+
+
+def check_header(file: Any, max_seconds: float) -> None:
+    """Refuses what an opened file declares, before anything of it is decoded."""
+    if file.format not in FORMATS or file.subtype not in SUBTYPES:
+        raise Undecodable(f"{file.format} with {file.subtype} is not supported", reason="unsupported-format")
+    lowest, highest = RATES_HZ
+    if not lowest <= file.samplerate <= highest:
+        raise Undecodable(f"{file.samplerate} Hz is not within {lowest} to {highest}", reason="unsupported-format")
+    if file.frames > max_seconds * file.samplerate:
+        raise Undecodable(f"The sound is longer than {max_seconds:g} s", reason="too-large")
+    if file.frames * file.channels > max_seconds * highest:
+        raise Undecodable(f"{file.frames} frames of {file.channels} channels are too many", reason="too-large")
+    if file.frames == 0:
+        raise Undecodable("The sound has no samples", reason="empty")
+
+
+def resampled(mono: NDArray[np.float64], rate: int, wanted: int) -> Samples:
+    """Samples of one channel at another rate, without their constant, the highest peak brought to 1.
+
+    Args:
+        mono: shape (frames,).
+        rate: of `mono`, in Hz.
+        wanted: of the result, in Hz.
+
+    Raises:
+        Undecodable: there is nothing to hear ("not-finite", "silent").
+    """
+    if not np.isfinite(mono).all():
+        raise Undecodable("The sound has samples that are not finite", reason="not-finite")
+    peak = np.abs(mono - mono.mean()).max()
+    if peak < SILENCE:
+        raise Undecodable("The sound is silent", reason="silent")
+    # By the peak first: squares of samples far out of range would overflow.
+    steady = ((mono - mono.mean()) / peak).astype(np.float32)
+    taken = max(RATE_STEP_HZ, round(rate / RATE_STEP_HZ) * RATE_STEP_HZ)
+    samples: Samples = extra("torchaudio.functional").resample(extra("torch").from_numpy(steady), taken, wanted).numpy()
+    return samples
+
+
+def levelled(samples: Samples) -> Samples:
+    """Samples brought to one root mean square.
+
+    Raises:
+        Undecodable: next to nothing is left of the sound at this rate ("silent").
+    """
+    level = np.sqrt(np.mean(np.square(samples)))
+    if level < SILENCE:
+        raise Undecodable("The sound has nothing below 8 kHz", reason="silent")
+    return samples * np.float32(LEVEL / level)
 
 
 def check_container(data: bytes) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from penchant.encoders.base import Undecodable, Vectors, extra, fingerprint, unit_rows
 
-__all__ = ["ColourShape"]
+__all__ = ["ColourShape", "Pixels", "decode_picture"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
@@ -57,8 +57,6 @@ class ColourShape:
 
     def __init__(self, *, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._image = extra("PIL.Image")
-        self._operations = extra("PIL.ImageOps")
         self._color = extra("skimage.color")
         self._feature = extra("skimage.feature")
 
@@ -66,41 +64,9 @@ class ColourShape:
         """A picture, upright and squeezed to shape (48, 48, 3), RGB.
 
         Raises:
-            Undecodable: the picture cannot be used ("empty", "unsupported-format", "too-large", "corrupt").
+            Undecodable: as `decode_picture`.
         """
-        if not one:
-            raise Undecodable("The image has no bytes", reason="empty")
-        image = self._image
-        try:
-            with image.open(io.BytesIO(one), formats=FORMATS) as picture:
-                return self._decode(picture)
-        except Undecodable:
-            raise
-        except image.UnidentifiedImageError:
-            raise Undecodable(f"The bytes are no image of {', '.join(FORMATS)}", reason="unsupported-format") from None
-        except (image.DecompressionBombError, image.DecompressionBombWarning, MemoryError):
-            raise Undecodable("The image is larger than can be decoded", reason="too-large") from None
-        except Exception as error:  # noqa: BLE001  a parser of foreign bytes raises what it likes, struct.error to SyntaxError
-            # The kind of the error alone: its text may quote the picture.
-            raise Undecodable(f"The image is damaged ({type(error).__name__})", reason="corrupt") from None
-
-    def _decode(self, picture: Any) -> Pixels:
-        width, height = picture.size
-        if width * height > self._max_pixels:
-            raise Undecodable(
-                f"The image has {width} x {height} pixels; {self._max_pixels} are allowed in all", reason="too-large"
-            )
-        picture.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at an eighth, a quarter or a half
-        if picture.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip instead of scale
-            picture = self._image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        transparent = picture.has_transparency_data
-        small = picture.convert("RGBA" if transparent else "RGB").resize(
-            (SIDE, SIDE), self._image.Resampling.BICUBIC, reducing_gap=3.0
-        )
-        if transparent:
-            small = self._image.alpha_composite(self._image.new("RGBA", small.size, (*BACKGROUND, 255)), small)
-        upright = self._operations.exif_transpose(small).convert("RGB")
-        return np.asarray(upright)
+        return decode_picture(one, max_pixels=self._max_pixels, side=SIDE, squeezed=True)
 
     def forward(self, batch: Sequence[Pixels]) -> NDArray[np.float64]:
         """Colour and shape side by side, centred: shape (pictures, 288)."""
@@ -126,6 +92,75 @@ class ColourShape:
             cells_per_block=(BLOCK, BLOCK),
         )
         return gradients
+
+
+def decode_picture(data: bytes, *, max_pixels: int, side: int, squeezed: bool = False) -> Pixels:
+    """An encoded picture as RGB pixels, upright, on white where it is transparent: shape (height, width, 3).
+
+    Args:
+        data: what is in its file.
+        max_pixels: what its header may declare, width times height.
+        side: the shortest that its shorter side may become: larger pictures are scaled down by a whole factor.
+        squeezed: make it a square of `side` instead, whatever its shape.
+
+    Raises:
+        Undecodable: the picture cannot be used ("empty", "unsupported-format", "too-large", "corrupt").
+    """
+    if not data:
+        raise Undecodable("The image has no bytes", reason="empty")
+    image = extra("PIL.Image")
+    try:
+        with image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            check_size(*picture.size, max_pixels)
+            return squeeze(picture, side) if squeezed else shrink(picture, side)
+    except Undecodable:
+        raise
+    except image.UnidentifiedImageError:
+        raise Undecodable(f"The bytes are no image of {', '.join(FORMATS)}", reason="unsupported-format") from None
+    except (image.DecompressionBombError, image.DecompressionBombWarning, MemoryError):
+        raise Undecodable("The image is larger than can be decoded", reason="too-large") from None
+    except Exception as error:  # noqa: BLE001  a parser of foreign bytes raises what it likes, struct.error to SyntaxError
+        # The kind of the error alone: its text may quote the picture.
+        raise Undecodable(f"The image is damaged ({type(error).__name__})", reason="corrupt") from None
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuses a picture of more pixels than are allowed."""
+    if width * height > max_pixels:
+        raise Undecodable(
+            f"The image has {width} x {height} pixels; {max_pixels} are allowed in all", reason="too-large"
+        )
+
+
+def squeeze(picture: Any, side: int) -> Pixels:
+    """A Pillow picture as a square of `side`: in its own colours first, which is what takes long where it is large."""
+    resampling = extra("PIL.Image").Resampling.BICUBIC
+    picture.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at an eighth, a quarter or a half
+    small = opaque(coloured(picture).resize((side, side), resampling, reducing_gap=3.0))
+    return np.asarray(extra("PIL.ImageOps").exif_transpose(small))
+
+
+def shrink(picture: Any, side: int) -> Pixels:
+    """A Pillow picture in its own proportions; each side at least `side`, where it was so long, and less than twice."""
+    picture.draft("RGB", (side, side))
+    upright = extra("PIL.ImageOps").exif_transpose(coloured(picture))
+    factor = min(upright.size) // side
+    return np.asarray(opaque(upright.reduce(factor) if factor > 1 else upright))
+
+
+def coloured(picture: Any) -> Any:
+    """A Pillow picture in red, green and blue, of 8 bits each, with transparency where it has any."""
+    if picture.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip instead of scale
+        picture = extra("PIL.Image").fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+
+
+def opaque(picture: Any) -> Any:
+    """What `coloured` gave, on white."""
+    if picture.mode == "RGB":
+        return picture
+    image = extra("PIL.Image")
+    return image.alpha_composite(image.new("RGBA", picture.size, (*BACKGROUND, 255)), picture).convert("RGB")
 
 
 def colour_histogram(hsv: NDArray[np.float64]) -> NDArray[np.float64]:
