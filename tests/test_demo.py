@@ -100,7 +100,7 @@ def test_the_demo_recommends_proves_and_cleans_up(launch: Launch):
     assert "Kafka listens on" in demo.text
     for user, number, title, reason in (
         ("Ann", 1, "1. Salt", "saved North Sea cross"),
-        ("Ben", 1, "1. Flatbreads around", "liked Rye, dark and s"),
+        ("Ben", 1, "1. Flatbreads around", "saved Brioche on Sund"),
         ("Cleo", 1, "1. The hut above the clo", "uploaded the picture"),
         ("Dev", 1, "Two warblers", "uploaded the sound"),
         ("Cleo", 2, "1. Crossing a glacier", "wrote “Three passes"),
