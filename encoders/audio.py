@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Undecodable, Vectors, extra, fingerprint, unit_rows
+from penchant.encoders.base import FixedEncoder, Host, Undecodable, Vectors, extra, fingerprint, unit_rows
+from penchant.encoders.options.audio import MfccOptions
 
 __all__ = ["RATE_HZ", "MfccStatistics", "Samples", "decode_sound", "levelled", "resampled"]
 
@@ -64,11 +65,8 @@ class Source(io.BytesIO):
         return super().seek(max(offset, 0) if whence == io.SEEK_SET else offset, whence)
 
 
-class MfccStatistics:
+class MfccStatistics(FixedEncoder[bytes, Samples, NDArray[np.float32]]):
     """Encoded sounds (bytes) to vectors of 90 components: three statistics of 30 coefficients.
-
-    Args:
-        max_seconds: how long a sound may be.
 
     Raises:
         ConfigurationError: the optional part that encodes is not installed.
@@ -81,8 +79,8 @@ class MfccStatistics:
         *(CHANGE_CENTRE, CHANGE_SCALE),
     )
 
-    def __init__(self, *, max_seconds: float) -> None:
-        self._max_seconds = max_seconds
+    def __init__(self, options: MfccOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
+        self._max_seconds = host.max_audio_s
         self._torch = extra("torch")
         transforms = extra("torchaudio.transforms")
         melkwargs = {"n_fft": WINDOW, "hop_length": HOP, "n_mels": MELS, "f_min": LOWEST_HZ, "pad_mode": "constant"}

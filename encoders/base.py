@@ -8,17 +8,32 @@ owns the device, `finish` on its output (pooling, normalising). An input that ca
 
 import hashlib
 import importlib
-from collections.abc import Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
+from penchant.encoders.options.base import Options
 from penchant.errors import ConfigurationError, PenchantError
 
-__all__ = ["Encoder", "Fingerprint", "Undecodable", "Vectors", "extra", "fingerprint", "unit_rows"]
+__all__ = [
+    "Encoder",
+    "Fingerprint",
+    "FixedEncoder",
+    "Host",
+    "Identity",
+    "JointEncoder",
+    "Undecodable",
+    "Vectors",
+    "extra",
+    "fingerprint",
+    "unit_rows",
+]
 
-Input_contra = TypeVar("Input_contra", contravariant=True)
+Input = TypeVar("Input")
 Prepared = TypeVar("Prepared")
 Raw = TypeVar("Raw")
 
@@ -39,33 +54,103 @@ class Undecodable(PenchantError):
         self.reason = reason
 
 
-class Encoder(Protocol, Generic[Input_contra, Prepared, Raw]):
-    """Turns inputs of one modality into unit vectors of `dimension` components.
+class Identity(Struct, frozen=True, kw_only=True):
+    """What must be known of an encoder to open a store, and is known without loading it.
 
     Attributes:
+        dimension: components of an output vector.
         fingerprint: changes whenever the same input may give another vector (model, revision, preprocessing).
     """
 
-    @property
-    def dimension(self) -> int:
-        """Components of an output vector."""
+    dimension: int
+    fingerprint: Fingerprint
 
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Stands for everything that the output depends on."""
 
-    def prepare(self, one: Input_contra) -> Prepared:
+class Host(Struct, frozen=True, kw_only=True):
+    """What an encoder is run on, and within. None of it changes a vector beyond rounding.
+
+    Attributes:
+        device: of the forward passes, as torch names it: "cpu", "cuda" or "mps".
+        max_pixels: of one picture, as its header declares it.
+        max_audio_s: how long a sound may be.
+    """
+
+    device: str = "cpu"
+    max_pixels: int = 40_000_000
+    max_audio_s: float = 60.0
+
+
+class Encoder(ABC, Generic[Input, Prepared, Raw]):
+    """Turns inputs of one modality into unit vectors. Built by `(options, host)`, which loads its model.
+
+    Attributes:
+        dimension: components of an output vector.
+        fingerprint: stands for everything that the output depends on.
+        budget: sizes that one forward pass takes, each counted as the largest among them.
+    """
+
+    dimension: int
+    fingerprint: Fingerprint
+    budget: int = 32
+
+    @classmethod
+    @abstractmethod
+    def identify(cls, options: Any) -> Identity:
+        """Dimension and fingerprint of the encoder that the options describe, without loading it.
+
+        Reads small files at most, and digests large ones; fetches nothing, and needs no optional part.
+
+        Raises:
+            ConfigurationError: they cannot be known here.
+        """
+
+    @abstractmethod
+    def prepare(self, one: Input) -> Prepared:
         """Decodes one input; runs in any thread.
 
         Raises:
             Undecodable: the input cannot be used.
         """
 
+    def size(self, prepared: Prepared) -> int:  # noqa: ARG002  a text's is how many tokens it has
+        """How much of the budget an input takes."""
+        return 1
+
+    @abstractmethod
     def forward(self, batch: Sequence[Prepared]) -> Raw:
         """Encodes many prepared inputs at once; runs in the thread that owns the device."""
 
+    @abstractmethod
     def finish(self, raw: Raw) -> Vectors:
         """Pools and normalises: shape (inputs, dimension), float32, rows of unit length or all zero."""
+
+
+class FixedEncoder(Encoder[Input, Prepared, Raw]):
+    """An encoder that no option changes: dimension and fingerprint are its class's."""
+
+    @classmethod
+    def identify(cls, options: Options) -> Identity:  # noqa: ARG003  as other kinds are asked
+        """See `Encoder`."""
+        return Identity(dimension=cls.dimension, fingerprint=cls.fingerprint)
+
+
+class JointEncoder(ABC):
+    """Encoders of several modalities into one space: their vectors are compared with each other.
+
+    Attributes:
+        dimension: components of an output vector, of whatever modality.
+        fingerprint: as an encoder's.
+        towers: an encoder a modality.
+    """
+
+    dimension: int
+    fingerprint: Fingerprint
+    towers: Mapping[str, Encoder[Any, Any, Any]]
+
+    @classmethod
+    @abstractmethod
+    def identify(cls, options: Any) -> Identity:
+        """See `Encoder.identify`."""
 
 
 def unit_rows(rows: NDArray[np.floating]) -> Vectors:

@@ -22,10 +22,9 @@ import structlog
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.encoders.audio import MfccStatistics
-from penchant.encoders.base import Encoder, Undecodable, Vectors, extra, unit_rows
-from penchant.encoders.image import ColourShape
-from penchant.encoders.text import MiniLM
+from penchant.encoders.base import Encoder, Host, JointEncoder, Undecodable, Vectors, extra, unit_rows
+from penchant.encoders.registry import build, identity, slots
+from penchant.errors import ConfigurationError
 from penchant.settings import EncoderSettings
 
 __all__ = ["Content", "Embedded", "Embedder", "Refusal", "Space", "space"]
@@ -36,6 +35,8 @@ CHUNK = 32
 # title and genres where 32 at a time take 6.7.
 TEXT_CHUNK = 512
 MAX_THREADS = 4
+
+TEXT, IMAGE, AUDIO = MODALITIES = ("text", "image", "audio")
 
 Vector = NDArray[np.float32]
 Input = TypeVar("Input", str, bytes)
@@ -70,44 +71,48 @@ class Embedded(Struct, frozen=True, kw_only=True):
 
 
 class Space(Struct, frozen=True, kw_only=True):
-    """Where contents are embedded: dimension and fingerprint of each slice, in the order of the slices."""
+    """Where contents are embedded: dimension, fingerprint and modalities of each slice, in the order of the slices."""
 
     dimensions: dict[str, int]
     fingerprints: dict[str, str]
+    modalities: dict[str, tuple[str, ...]]
+
+    def shares(self, by_modality: Mapping[str, float]) -> dict[str, float]:
+        """The share of each slice: together what its modalities have."""
+        return {name: sum(by_modality[one] for one in modalities) for name, modalities in self.modalities.items()}
 
 
-ENCODERS: Mapping[str, type[MiniLM | ColourShape | MfccStatistics]] = {
-    "text": MiniLM,
-    "image": ColourShape,
-    "audio": MfccStatistics,
-}
+def space(settings: EncoderSettings) -> Space:
+    """The space that `Embedder` embeds in. Loads no model, and needs no optional part.
 
-
-def space() -> Space:
-    """The space that `Embedder` embeds in. Loads no model, and needs no optional part."""
+    Raises:
+        ConfigurationError: an encoder's dimension and fingerprint cannot be known in this process.
+    """
+    chosen = slots(settings)
+    identities = {slot.name: identity(slot.options) for slot in chosen}
     return Space(
-        dimensions={modality: encoder.dimension for modality, encoder in ENCODERS.items()},
-        fingerprints={modality: encoder.fingerprint for modality, encoder in ENCODERS.items()},
+        dimensions={name: found.dimension for name, found in identities.items()},
+        fingerprints={name: found.fingerprint for name, found in identities.items()},
+        modalities={slot.name: slot.modalities for slot in chosen},
     )
 
 
-class Encoders(Struct, frozen=True):
-    """The encoders of one process, loaded."""
-
-    text: MiniLM
-    image: ColourShape
-    audio: MfccStatistics
+Encoders = dict[str, Encoder[Any, Any, Any]]
 
 
 class Embedder:
     """Embeds contents; an async context manager. The models are loaded on first use, or by `warm_up`.
 
     Args:
-        settings: what media may be, and how many threads a forward pass may use.
+        settings: what encodes, what media may be, and how many threads a forward pass may use.
+
+    Raises:
+        ConfigurationError: an encoder's dimension and fingerprint cannot be known in this process.
     """
 
     def __init__(self, settings: EncoderSettings) -> None:
         self._settings = settings
+        self._space = space(settings)
         self._encoders: Encoders | None = None
         self._pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), "prepare")
         self._device = ThreadPoolExecutor(1, "forward")
@@ -115,12 +120,12 @@ class Embedder:
     @property
     def dimensions(self) -> dict[str, int]:
         """Components of each slice, in the order of the slices."""
-        return space().dimensions
+        return self._space.dimensions
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each slice's encoder, in the order of the slices."""
-        return space().fingerprints
+        return self._space.fingerprints
 
     async def warm_up(self) -> None:
         """Loads the models and encodes an example of each modality, so that the first event waits for nothing.
@@ -139,23 +144,25 @@ class Embedder:
             ConfigurationError: as `warm_up`.
         """
         encoders = await self._on_device(self._load)
-        texts = [(content.text,) if content.text.strip() else () for content in contents]
-        images = [content.images for content in contents]
-        sounds = [content.sounds for content in contents]
-        of_text, of_image, of_audio = await asyncio.gather(
-            self._encode(encoders.text, texts, TEXT_CHUNK),
-            self._encode(encoders.image, images),
-            self._encode(encoders.audio, sounds),
+        parts = {modality: [inputs_of(content, modality) for content in contents] for modality in encoders}
+        found = dict(
+            zip(
+                encoders,
+                await asyncio.gather(
+                    *(
+                        self._encode(encoder, parts[modality], TEXT_CHUNK if modality == TEXT else CHUNK)
+                        for modality, encoder in encoders.items()
+                    )
+                ),
+                strict=True,
+            )
         )
         return [
             assemble(
-                {
-                    "text": [of_text[one] for one in text],
-                    "image": [of_image[one] for one in pictures],
-                    "audio": [of_audio[one] for one in clips],
-                }
+                {modality: [found[modality][one] for one in parts[modality][place]] for modality in encoders},
+                self._space.modalities,
             )
-            for text, pictures, clips in zip(texts, images, sounds, strict=True)
+            for place in range(len(contents))
         ]
 
     async def close(self) -> None:
@@ -173,11 +180,12 @@ class Embedder:
         """The encoders; runs in the device's thread alone, so that they are loaded once."""
         if self._encoders is None:
             extra("torch").set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) - 1))
-            self._encoders = Encoders(
-                text=MiniLM(),
-                image=ColourShape(max_pixels=self._settings.max_pixels),
-                audio=MfccStatistics(max_seconds=self._settings.max_audio_s),
+            host = Host(
+                device=device(self._settings.device),
+                max_pixels=self._settings.max_pixels,
+                max_audio_s=self._settings.max_audio_s,
             )
+            self._encoders = loaded(self._settings, host)
         return self._encoders
 
     async def _encode(
@@ -210,19 +218,69 @@ def forward(encoder: Encoder[Input, Prepared, Raw], prepared: Sequence[Prepared]
     return encoder.finish(encoder.forward(prepared))
 
 
-def assemble(outcomes: Mapping[str, Sequence[Vector | Undecodable]]) -> Embedded:
-    """A content's slices from what became of its inputs, by modality: the mean direction of those usable."""
+def loaded(settings: EncoderSettings, host: Host) -> Encoders:
+    """The encoder of each modality; those of a joint slice are one model's towers."""
+    found: Encoders = {}
+    for slot in slots(settings):
+        encoder = build(slot.options, host)
+        for modality in slot.modalities:
+            found[modality] = encoder.towers[modality] if isinstance(encoder, JointEncoder) else encoder
+    return {modality: found[modality] for modality in MODALITIES}
+
+
+def device(wanted: str) -> str:
+    """What forward passes run on.
+
+    Args:
+        wanted: "auto" or a device by name.
+
+    Raises:
+        ConfigurationError: torch does not find it.
+    """
+    torch = extra("torch")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, is_there in there.items() if is_there)
+    if not there[wanted]:
+        raise ConfigurationError(
+            f"encoders.device is {wanted}, and torch {torch.__version__} finds none",
+            hint="Set it to auto or cpu, or install the build of torch for that device.",
+        )
+    return wanted
+
+
+def inputs_of(content: Content, modality: str) -> Sequence[str] | Sequence[bytes]:
+    """What a content has of a modality."""
+    if modality == TEXT:
+        return (content.text,) if content.text.strip() else ()
+    return content.images if modality == IMAGE else content.sounds
+
+
+def assemble(
+    outcomes: Mapping[str, Sequence[Vector | Undecodable]], modalities: Mapping[str, Sequence[str]]
+) -> Embedded:
+    """A content's slices from what became of its inputs: the mean direction of those usable.
+
+    Args:
+        outcomes: by modality.
+        modalities: of each slice. Where several share one, each that a content has counts the same.
+    """
+    directions = {
+        modality: unit_rows(np.mean(usable, axis=0, keepdims=True))[0]
+        for modality, results in outcomes.items()
+        if (usable := [result for result in results if not isinstance(result, Undecodable)])
+    }
     slices: dict[str, Vector] = {}
-    refusals: list[Refusal] = []
-    for modality, results in outcomes.items():
-        vectors = [result for result in results if not isinstance(result, Undecodable)]
-        if vectors:
-            slices[modality] = unit_rows(np.mean(vectors, axis=0, keepdims=True))[0]
-        refusals += [
-            Refusal(modality=modality, reason=result.reason, detail=str(result))
-            for result in results
-            if isinstance(result, Undecodable)
-        ]
+    for name, of_slice in modalities.items():
+        present = [directions[modality] for modality in of_slice if modality in directions]
+        if present:
+            slices[name] = present[0] if len(present) == 1 else unit_rows(np.mean(present, axis=0, keepdims=True))[0]
+    refusals = [
+        Refusal(modality=modality, reason=result.reason, detail=str(result))
+        for modality, results in outcomes.items()
+        for result in results
+        if isinstance(result, Undecodable)
+    ]
     return Embedded(slices=slices, refusals=tuple(refusals))
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Undecodable, Vectors, extra, fingerprint, unit_rows
+from penchant.encoders.base import FixedEncoder, Host, Undecodable, Vectors, extra, fingerprint, unit_rows
+from penchant.encoders.options.image import ColourShapeOptions
 
 __all__ = ["ColourShape", "Pixels", "decode_picture"]
 
@@ -39,11 +40,8 @@ COLOUR_MEAN, SHAPE_MEAN = 0.063, 0.060
 Pixels = NDArray[np.uint8]
 
 
-class ColourShape:
+class ColourShape(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
     """Encoded pictures (bytes) to vectors of 288 components: 72 of colour, 216 of shape.
-
-    Args:
-        max_pixels: what a header may declare, width times height.
 
     Raises:
         ConfigurationError: the optional part that encodes is not installed.
@@ -55,8 +53,8 @@ class ColourShape:
         *(SHAPE_SHARE, COLOUR_MEAN, SHAPE_MEAN, BACKGROUND),
     )
 
-    def __init__(self, *, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self, options: ColourShapeOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
+        self._max_pixels = host.max_pixels
         self._color = extra("skimage.color")
         self._feature = extra("skimage.feature")
 

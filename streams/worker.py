@@ -158,11 +158,11 @@ def build_parts(
 
 def worker_space(settings: Settings) -> Space:
     """The space of the encoders and of the graph."""
-    encoders = encoder_space()
+    encoders = encoder_space(settings.encoders)
     return space_of(
         encoders.dimensions,
         encoders.fingerprints,
-        settings.fusion.shares,
+        settings.fusion.shares | encoders.shares(settings.fusion.shares),
         graph_dimension=settings.fusion.graph_dimension,
     )
 

@@ -182,21 +182,12 @@ def encoder(modality: str, settings: EncoderSettings) -> Found:
 
 def load(modality: str, settings: EncoderSettings) -> tuple[int, str]:
     """Loads what embeds a modality: its dimension and fingerprint."""
-    # Each module asks for its own optional packages, and takes seconds to load them.
-    if modality == "text":
-        from penchant.encoders.text import MiniLM  # noqa: PLC0415  as above
+    from penchant.encoders.base import Host  # noqa: PLC0415  the optional part's modules, which take seconds to load
+    from penchant.encoders.registry import build, slots  # noqa: PLC0415  as above
 
-        text = MiniLM()
-        return text.dimension, text.fingerprint
-    if modality == "image":
-        from penchant.encoders.image import ColourShape  # noqa: PLC0415  as above
-
-        image = ColourShape(max_pixels=settings.max_pixels)
-        return image.dimension, image.fingerprint
-    from penchant.encoders.audio import MfccStatistics  # noqa: PLC0415  as above
-
-    audio = MfccStatistics(max_seconds=settings.max_audio_s)
-    return audio.dimension, audio.fingerprint
+    host = Host(max_pixels=settings.max_pixels, max_audio_s=settings.max_audio_s)
+    encoder = next(build(slot.options, host) for slot in slots(settings) if modality in slot.modalities)
+    return encoder.dimension, encoder.fingerprint
 
 
 def worker(settings: Settings) -> Found:

@@ -12,9 +12,10 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,7 +23,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from penchant.encoders.options.audio import AudioOptions
+from penchant.encoders.options.base import InJoint, JointOptions, Options
+from penchant.encoders.options.image import ImageOptions
+from penchant.encoders.options.joint import JointKinds
+from penchant.encoders.options.presets import PRESETS, PresetName
+from penchant.encoders.options.text import TextOptions
 from penchant.errors import ConfigurationError
+from penchant.section import Finite, Positive, Section, Share
 
 __all__ = [
     "EncoderSettings",
@@ -51,18 +59,9 @@ NAMED_FILE: ContextVar[Path | None] = ContextVar("named_file", default=None)
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 FusionMode = Literal[
     "learned", "concat", "average", "weighted", "attention", "deep", "F", "U", "R", "UR-concat", "UR-average", "M"
 ]
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class KafkaSettings(Section):
@@ -175,6 +174,18 @@ class RecommendSettings(Section):
 class EncoderSettings(Section):
     """What embeds each modality, and what it may read."""
 
+    preset: PresetName = Field(default="lite", description="what encodes each modality that nothing is said of below")
+    text: TextOptions | None = Field(
+        default=None, description="what encodes texts: its kind and options (`penchant encoders list`)"
+    )
+    image: ImageOptions | None = Field(default=None, description="what encodes pictures, likewise")
+    audio: AudioOptions | None = Field(default=None, description="what encodes sounds, likewise")
+    joint: JointKinds | None = Field(
+        default=None, description="what encodes those modalities into one slice whose kind is joint, likewise"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="that models run on; auto: the fastest there is"
+    )
     media_roots: tuple[Path, ...] = Field(default=(), description="folders that file: references may point into")
     max_media_bytes: int = Field(default=8 * 2**20, ge=1, description="of one picture or sound")
     max_pixels: int = Field(default=40_000_000, ge=1, description="of one picture")
@@ -182,6 +193,34 @@ class EncoderSettings(Section):
     threads: int = Field(
         default=0, ge=0, description="of the forward passes; 0: one less than there are cores, and at least one"
     )
+
+    @property
+    def in_force(self) -> dict[str, Options | InJoint]:
+        """What encodes each modality, in the order of the slices: what is set, else what the preset has."""
+        preset = PRESETS[self.preset]
+        return {
+            "text": self.text or preset.text,
+            "image": self.image or preset.image,
+            "audio": self.audio or preset.audio,
+        }
+
+    @property
+    def joint_in_force(self) -> JointOptions | None:
+        """What encodes several modalities into one slice: what is set, else what the preset has."""
+        return self.joint or PRESETS[self.preset].joint
+
+    @model_validator(mode="after")
+    def check_joint(self) -> Self:
+        """What is to be encoded together is, by something that can."""
+        together = [modality for modality, options in self.in_force.items() if isinstance(options, InJoint)]
+        joint = self.joint_in_force
+        if together and joint is None:
+            raise ValueError(f"the kind of {together[0]} is joint, and `joint` names no model")
+        if joint is not None and not set(together) <= set(joint.modalities):
+            raise ValueError(f"joint encodes {' and '.join(joint.modalities)}, not {' and '.join(together)}")
+        if self.joint is not None and not together:
+            raise ValueError('`joint` is set, and the kind of no modality is "joint"')
+        return self
 
 
 class WorkerSettings(Section):
@@ -291,7 +330,8 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
 
 def check_environment(environment: Mapping[str, str]) -> None:
     """Refuses `PENCHANT_*` variables that are no setting: pydantic would ignore them in silence."""
-    known = {PREFIX + "__".join(path).upper() for path in setting_paths(Settings)} | {CONFIG_VARIABLE}
+    paths = (*setting_paths(Settings), *option_paths(Settings))
+    known = {PREFIX + "__".join(path).upper() for path in paths} | {CONFIG_VARIABLE}
     for name in environment:
         if not name.startswith(PREFIX) or name.startswith(TEST_PREFIX) or name in known:
             continue
@@ -311,10 +351,48 @@ def setting_paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Itera
             yield from setting_paths(field.annotation, (*prefix, name))
 
 
+def option_paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key below settings that are of one kind or another: the options of all kinds."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from option_paths(field.annotation, (*prefix, name))
+        for kind in kinds(field):
+            yield from ((*prefix, name, option) for option in kind.model_fields)
+
+
+def kinds(field: FieldInfo) -> list[type[Section]]:
+    """The kinds that a setting may be of; none where it is of one type."""
+
+    def within(annotation: Any) -> Iterator[type[Section]]:
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield annotation
+        for part in get_args(annotation):
+            yield from within(part)
+
+    return list(within(field.annotation)) if get_args(field.annotation) else []
+
+
 def explain(problem: Mapping[str, Any]) -> str:
     """One validation problem in one line, with the nearest known key where the key is unknown."""
-    key = ".".join(map(str, problem["loc"]))
+    key = ".".join(without_tags(problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, [".".join(path) for path in setting_paths(Settings)], 1)
+        paths = (*setting_paths(Settings), *option_paths(Settings))
+        near = difflib.get_close_matches(key, [".".join(path) for path in paths], 1)
         return f"{key}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
     return f"{key}: {problem['msg']}"
+
+
+def without_tags(place: tuple[str | int, ...]) -> Iterator[str]:
+    """A place as a key: pydantic names, within a setting of several kinds, the kind that it took it for."""
+    model: type[BaseModel] | None = Settings
+    tags: dict[str | int, type[Section]] = {}
+    for name in place:
+        if name in tags:
+            model, tags = tags[name], {}
+            continue
+        yield str(name)
+        field = model.model_fields.get(str(name)) if model else None
+        of_kinds = kinds(field) if field else []
+        tags = {kind.model_fields["kind"].default: kind for kind in of_kinds}
+        inner = field.annotation if field else None
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None

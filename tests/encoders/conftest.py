@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from penchant.encoders.audio import MfccStatistics
+from penchant.encoders.base import Host
 from penchant.encoders.image import ColourShape
+from penchant.encoders.options.audio import MfccOptions
+from penchant.encoders.options.image import ColourShapeOptions
+from penchant.encoders.options.text import MiniLMOptions
 from penchant.encoders.text import MiniLM
 from penchant.settings import EncoderSettings
 
@@ -27,19 +31,19 @@ def settings() -> EncoderSettings:
 @pytest.fixture(scope="session")
 def minilm() -> MiniLM:
     """The text encoder, loaded once."""
-    return MiniLM()
+    return MiniLM(MiniLMOptions(), Host())
 
 
 @pytest.fixture(scope="session")
-def colour_shape(settings: EncoderSettings) -> ColourShape:
+def colour_shape() -> ColourShape:
     """The image encoder."""
-    return ColourShape(max_pixels=settings.max_pixels)
+    return ColourShape(ColourShapeOptions(), Host())
 
 
 @pytest.fixture(scope="session")
-def mfcc_statistics(settings: EncoderSettings) -> MfccStatistics:
+def mfcc_statistics() -> MfccStatistics:
     """The audio encoder."""
-    return MfccStatistics(max_seconds=settings.max_audio_s)
+    return MfccStatistics(MfccOptions(), Host())
 
 
 @pytest.fixture(scope="session")

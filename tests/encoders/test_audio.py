@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penchant.encoders.audio import MAGIC, MfccStatistics
-from penchant.encoders.base import Undecodable
+from penchant.encoders.base import Host, Undecodable
+from penchant.encoders.options.audio import MfccOptions
 
 REASONS = {"empty", "unsupported-format", "too-large", "corrupt", "not-finite", "silent"}
 FORMATS = [
@@ -153,7 +154,7 @@ def test_far_out_of_range_is_brought_back(mfcc_statistics, sound):
 
 def test_the_length_allowed_is_a_setting(sound):
     """A sound of just the length allowed is used, a longer one refused."""
-    encoder = MfccStatistics(max_seconds=2)
+    encoder = MfccStatistics(MfccOptions(), Host(max_audio_s=2))
     assert encoder.prepare(sound()).shape == (32_000,)
     with pytest.raises(Undecodable, match="longer than 2 s"):
         encoder.prepare(sound(samples=np.full(2 * 22_050 + 1, 0.1)))

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from penchant.encoders.base import Undecodable
+from penchant.encoders.base import Host, Undecodable
 from penchant.encoders.image import FORMATS, ColourShape, membership
+from penchant.encoders.options.image import ColourShapeOptions
 
 REASONS = {"empty", "unsupported-format", "too-large", "corrupt"}
 
@@ -151,9 +152,13 @@ def test_hostile_bytes_are_refused_with_a_reason(colour_shape, picture):
 
 def test_the_size_is_checked_before_a_pixel_is_decoded(picture):
     """A picture of more pixels than allowed is refused; one of just as many is not."""
-    assert ColourShape(max_pixels=60 * 40).prepare(picture(size=(60, 40))).shape == (48, 48, 3)
+    assert ColourShape(ColourShapeOptions(), Host(max_pixels=60 * 40)).prepare(picture(size=(60, 40))).shape == (
+        48,
+        48,
+        3,
+    )
     with pytest.raises(Undecodable) as refused:
-        ColourShape(max_pixels=60 * 40 - 1).prepare(picture(size=(60, 40))[:60])
+        ColourShape(ColourShapeOptions(), Host(max_pixels=60 * 40 - 1)).prepare(picture(size=(60, 40))[:60])
     assert refused.value.reason == "too-large"
 
 

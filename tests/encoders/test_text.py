@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from penchant.encoders import text
-from penchant.encoders.base import Undecodable
+from penchant.encoders.base import Host, Undecodable
+from penchant.encoders.options.text import MiniLMOptions
 from penchant.encoders.text import MiniLM, check_files, micro_batches
 from penchant.errors import ConfigurationError
 
@@ -109,7 +110,7 @@ def test_without_the_optional_part_there_is_advice(monkeypatch):
     """Building the encoder where torch is missing says what to install."""
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigurationError) as refused:
-        MiniLM()
+        MiniLM(MiniLMOptions(), Host())
     assert 'pip install "penchant[encoders]"' in str(refused.value)
 
 
@@ -119,7 +120,8 @@ def test_modules_and_space_need_no_optional_part():
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
         "from penchant.encoders import audio, embedder, image, media, text\n"
-        "print(embedder.space().dimensions)"
+        "from penchant.settings import EncoderSettings\n"
+        "print(embedder.space(EncoderSettings()).dimensions)"
     )
     shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert shown.stdout.strip() == "{'text': 384, 'image': 288, 'audio': 90}"

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from penchant.encoders.base import Host
+from penchant.encoders.options.text import MiniLMOptions
 from penchant.encoders.text import MiniLM
 from penchant.errors import ConfigurationError
 from penchant.evaluation.features import text_vectors
@@ -81,10 +83,10 @@ def test_texts_are_encoded_once(tmp_path, monkeypatch):
     texts = ["a film about the sea", "", "a film about the law"]
     vectors = text_vectors(texts, tmp_path / "cache")
     assert np.linalg.norm(vectors, axis=1).tolist() == pytest.approx([1, 0, 1])
-    encoder = MiniLM()
+    encoder = MiniLM(MiniLMOptions(), Host())
     assert vectors[0] == pytest.approx(encoder.finish(encoder.forward([encoder.prepare(texts[0])]))[0], abs=1e-6)
 
-    def refuse(_):
+    def refuse(*_):
         raise AssertionError
 
     monkeypatch.setattr(MiniLM, "__init__", refuse)

@@ -48,7 +48,7 @@ def embedder():
 async def items(tmp_path):
     """Items of an embedded store."""
     settings = load_settings()
-    encoders = encoder_space()
+    encoders = encoder_space(settings.encoders)
     space = space_of(encoders.dimensions, encoders.fingerprints, settings.fusion.shares, graph_dimension=4)
     store = EdgeStore(tmp_path / "store")
     items = Items(store, "items", space)

@@ -61,7 +61,8 @@ def by_texts(stream: Stream, settings: Settings, *, progress: Progress) -> Catal
     """
     cache = settings.data_dir / "evaluation"
     slices = {TEXT: text_vectors(stream.texts, cache, threads=settings.encoders.threads, progress=progress)}
-    return Catalogue(slices=slices, calibration=calibrate(slices), encoders={TEXT: encoder_space().fingerprints[TEXT]})
+    known = {TEXT: encoder_space(settings.encoders).fingerprints[TEXT]}
+    return Catalogue(slices=slices, calibration=calibrate(slices), encoders=known)
 
 
 def by_store(stream: Stream, settings: Settings) -> Catalogue:

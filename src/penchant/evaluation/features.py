@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Undecodable
+from penchant.encoders.base import Host, Undecodable
 from penchant.encoders.embedder import TEXT_CHUNK, forward
+from penchant.encoders.options.text import MiniLMOptions
 from penchant.encoders.text import MiniLM
 from penchant.errors import ConfigurationError
 from penchant.evaluation.protocol import Progress
@@ -53,7 +54,7 @@ def text_vectors(
 
 def encoded(texts: Sequence[str], threads: int, tell: Progress) -> NDArray[np.float32]:
     """The vectors of texts; those that cannot be read are as if there were none."""
-    encoder = MiniLM()
+    encoder = MiniLM(MiniLMOptions(), Host())
     if threads:
         import torch  # noqa: PLC0415  an optional package, which the encoder has found
 

@@ -137,7 +137,7 @@ def deep(given: Material) -> Deep:
         len(given.stream.users),
         given.slices,
         given.calibration,
-        {"text": encoder_space().fingerprints["text"], GRAPH: "incidence"},
+        {"text": encoder_space(given.settings.encoders).fingerprints["text"], GRAPH: "incidence"},
         seed=given.rules.seed,
         folder=given.settings.data_dir / "evaluation",
     )
