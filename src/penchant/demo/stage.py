@@ -155,7 +155,8 @@ def own_settings(settings: Settings, folder: Path, broker: LocalBroker) -> tuple
         "transactions": broker.supports_transactions,
         "partitions": PARTITIONS,
     }
-    recommend = {"interval_s": 0.0}  # a list after each event: the demo shows every step
+    # A list after each event: the demo shows every step. And none by what a handful of likes has just taught.
+    recommend = {"interval_s": 0.0, "learn": False}
     worker = {"http_port": take_port(0)}
     encoders = {"threads": settings.encoders.threads}
     plain = {"data_dir": str(folder), "log_level": settings.log_level}
