@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from penchant.encoders.base import FixedEncoder, Host, Undecodable, Vectors, extra, fingerprint, unit_rows
 from penchant.encoders.options.audio import MfccOptions
 
-__all__ = ["RATE_HZ", "MfccStatistics", "Samples", "decode_sound", "levelled", "resampled"]
+__all__ = ["RATE_HZ", "MfccStatistics", "Samples", "decode_sound", "levelled", "resampled", "sound_of"]
 
 # The parsers that foreign bytes may reach, among the two dozen of libsndfile, and what each may hold.
 MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"FORM")
@@ -80,7 +80,7 @@ class MfccStatistics(FixedEncoder[bytes, Samples, NDArray[np.float32]]):
     )
 
     def __init__(self, options: MfccOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
-        self._max_seconds = host.max_audio_s
+        self._host = host
         self._torch = extra("torch")
         transforms = extra("torchaudio.transforms")
         melkwargs = {"n_fft": WINDOW, "hop_length": HOP, "n_mels": MELS, "f_min": LOWEST_HZ, "pad_mode": "constant"}
@@ -94,7 +94,7 @@ class MfccStatistics(FixedEncoder[bytes, Samples, NDArray[np.float32]]):
             Undecodable: the sound cannot be used ("empty", "unsupported-format", "too-large", "corrupt",
                 "not-finite", "silent").
         """
-        mono, rate = decode_sound(one, max_seconds=self._max_seconds)
+        mono, rate = sound_of(one, self._host)
         return levelled(resampled(mono, rate, RATE_HZ))
 
     def forward(self, batch: Sequence[Samples]) -> NDArray[np.float32]:
@@ -121,6 +121,17 @@ class MfccStatistics(FixedEncoder[bytes, Samples, NDArray[np.float32]]):
                 (np.log((changes + 1e-3) / (spread + 1e-3)) - CHANGE_CENTRE) / CHANGE_SCALE,
             ]
         )
+
+
+def sound_of(data: bytes, host: Host) -> tuple[NDArray[np.float64], int]:
+    """As `decode_sound`, by the decoder of a host where it has one.
+
+    Raises:
+        Undecodable: as `decode_sound`, or as that decoder.
+    """
+    if host.decoder is not None:
+        return host.decoder.sound(data)
+    return decode_sound(data, max_seconds=host.max_audio_s)
 
 
 def decode_sound(data: bytes, *, max_seconds: float) -> tuple[NDArray[np.float64], int]:

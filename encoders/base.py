@@ -10,7 +10,7 @@ import hashlib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -20,6 +20,7 @@ from penchant.encoders.options.base import Options
 from penchant.errors import ConfigurationError, PenchantError
 
 __all__ = [
+    "Decoder",
     "Encoder",
     "Fingerprint",
     "FixedEncoder",
@@ -66,6 +67,16 @@ class Identity(Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint
 
 
+class Decoder(Protocol):
+    """Decodes pictures and sounds somewhere else than in the thread that asks, which waits."""
+
+    def picture(self, data: bytes, *, side: int, squeezed: bool = False) -> NDArray[np.uint8]:
+        """As `penchant.encoders.image.decode_picture`."""
+
+    def sound(self, data: bytes) -> tuple[NDArray[np.float64], int]:
+        """As `penchant.encoders.audio.decode_sound`."""
+
+
 class Host(Struct, frozen=True, kw_only=True):
     """What an encoder is run on, and within. None of it changes a vector beyond rounding.
 
@@ -73,11 +84,13 @@ class Host(Struct, frozen=True, kw_only=True):
         device: of the forward passes, as torch names it: "cpu", "cuda" or "mps".
         max_pixels: of one picture, as its header declares it.
         max_audio_s: how long a sound may be.
+        decoder: decodes what strangers send; None: the thread that prepares does, which is for files that are trusted.
     """
 
     device: str = "cpu"
     max_pixels: int = 40_000_000
     max_audio_s: float = 60.0
+    decoder: Decoder | None = None
 
 
 class Encoder(ABC, Generic[Input, Prepared, Raw]):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from penchant.encoders.base import FixedEncoder, Host, Undecodable, Vectors, extra, fingerprint, unit_rows
 from penchant.encoders.options.image import ColourShapeOptions
 
-__all__ = ["ColourShape", "Pixels", "decode_picture"]
+__all__ = ["ColourShape", "Pixels", "decode_picture", "pixels_of"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
@@ -54,7 +54,7 @@ class ColourShape(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
     )
 
     def __init__(self, options: ColourShapeOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
-        self._max_pixels = host.max_pixels
+        self._host = host
         self._color = extra("skimage.color")
         self._feature = extra("skimage.feature")
 
@@ -64,7 +64,7 @@ class ColourShape(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
         Raises:
             Undecodable: as `decode_picture`.
         """
-        return decode_picture(one, max_pixels=self._max_pixels, side=SIDE, squeezed=True)
+        return pixels_of(one, self._host, side=SIDE, squeezed=True)
 
     def forward(self, batch: Sequence[Pixels]) -> NDArray[np.float64]:
         """Colour and shape side by side, centred: shape (pictures, 288)."""
@@ -90,6 +90,17 @@ class ColourShape(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
             cells_per_block=(BLOCK, BLOCK),
         )
         return gradients
+
+
+def pixels_of(data: bytes, host: Host, *, side: int, squeezed: bool = False) -> Pixels:
+    """As `decode_picture`, by the decoder of a host where it has one.
+
+    Raises:
+        Undecodable: as `decode_picture`, or as that decoder.
+    """
+    if host.decoder is not None:
+        return host.decoder.picture(data, side=side, squeezed=squeezed)
+    return decode_picture(data, max_pixels=host.max_pixels, side=side, squeezed=squeezed)
 
 
 def decode_picture(data: bytes, *, max_pixels: int, side: int, squeezed: bool = False) -> Pixels:
