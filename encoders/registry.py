@@ -6,11 +6,11 @@ from typing import Any
 from msgspec import Struct
 
 from penchant.encoders.base import Encoder, Host, Identity, JointEncoder
-from penchant.encoders.options.base import InJoint, ModelOptions, Options
+from penchant.encoders.options.base import InJoint, Options, PinnedOptions
 from penchant.errors import ConfigurationError
 from penchant.settings import EncoderSettings
 
-__all__ = ["Slot", "build", "encoder_class", "identity", "slots"]
+__all__ = ["Slot", "build", "encoder_class", "identity", "slot_of", "slots", "tower"]
 
 JOINT = "joint"
 
@@ -45,6 +45,11 @@ def slots(settings: EncoderSettings) -> list[Slot]:
     return found
 
 
+def slot_of(settings: EncoderSettings, modality: str) -> Slot:
+    """What a modality is encoded by."""
+    return next(slot for slot in slots(settings) if modality in slot.modalities)
+
+
 def encoder_class(options: Options) -> type[Encoder[Any, Any, Any] | JointEncoder]:
     """The class that encodes as the options say; imports its module."""
     module, _, name = options.encoder.partition(":")
@@ -58,7 +63,7 @@ def identity(options: Options) -> Identity:
     Raises:
         ConfigurationError: it cannot be known in this process.
     """
-    if isinstance(options, ModelOptions) and options.pin:
+    if isinstance(options, PinnedOptions) and options.pin:
         fingerprint, _, dimension = options.pin.partition(":")
         return Identity(dimension=int(dimension), fingerprint=fingerprint)
     return encoder_class(options).identify(options)
@@ -82,3 +87,8 @@ def build(options: Options, host: Host) -> Encoder[Any, Any, Any] | JointEncoder
             hint="Vectors of different models are never mixed: give the one that is pinned, or pin this one.",
         )
     return encoder
+
+
+def tower(encoder: Encoder[Any, Any, Any] | JointEncoder, modality: str) -> Encoder[Any, Any, Any]:
+    """What encodes a modality: the encoder itself, or a joint one's part."""
+    return encoder.towers[modality] if isinstance(encoder, JointEncoder) else encoder

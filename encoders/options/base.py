@@ -6,7 +6,7 @@ from pydantic import Field
 
 from penchant.section import Section
 
-__all__ = ["InJoint", "JointOptions", "ModelOptions", "Options"]
+__all__ = ["InJoint", "JointOptions", "ModelOptions", "Options", "PinnedOptions"]
 
 
 class Options(Section):
@@ -20,19 +20,24 @@ class Options(Section):
     encoder: ClassVar[str]
 
 
-class ModelOptions(Options):
-    """Options of a kind whose model is in files, which not every process has."""
+class PinnedOptions(Options):
+    """Options of a kind that reads files, which not every process has."""
+
+    pin: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{16}:[1-9][0-9]{0,4})?$",
+        description="fingerprint:dimension as `penchant encoders check` says them, for processes without the files",
+    )
+
+
+class ModelOptions(PinnedOptions):
+    """Options of a kind whose files are a model's."""
 
     model: str = Field(min_length=1, description="a folder, or a model's name on the Hugging Face hub: owner/name")
     revision: str = Field(
         default="",
         pattern=r"^([0-9a-f]{40})?$",
         description="commit of the hub's model: demanded, for whoever owns it may change it",
-    )
-    pin: str = Field(
-        default="",
-        pattern=r"^([0-9a-f]{16}:[1-9][0-9]{0,4})?$",
-        description="fingerprint:dimension as `penchant encoders check` says them, for processes without the files",
     )
 
 
