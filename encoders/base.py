@@ -82,12 +82,14 @@ class Host(Struct, frozen=True, kw_only=True):
 
     Attributes:
         device: of the forward passes, as torch names it: "cpu", "cuda" or "mps".
+        autocast: compute in half precision where the device is none of the processor's cores.
         max_pixels: of one picture, as its header declares it.
         max_audio_s: how long a sound may be.
         decoder: decodes what strangers send; None: the thread that prepares does, which is for files that are trusted.
     """
 
     device: str = "cpu"
+    autocast: bool = False
     max_pixels: int = 40_000_000
     max_audio_s: float = 60.0
     decoder: Decoder | None = None
@@ -100,11 +102,14 @@ class Encoder(ABC, Generic[Input, Prepared, Raw]):
         dimension: components of an output vector.
         fingerprint: stands for everything that the output depends on.
         budget: sizes that one forward pass takes, each counted as the largest among them.
+        ahead: inputs that may be prepared before their forward pass begins. It bounds what they occupy; where sizes
+            differ, it is also how many are sorted together.
     """
 
     dimension: int
     fingerprint: Fingerprint
-    budget: int = 32
+    budget: int = 16
+    ahead: int = 32
 
     @classmethod
     @abstractmethod

@@ -1,9 +1,9 @@
 """All encoders behind one door: contents in, unit vectors by modality out.
 
 Inputs are prepared in a few threads, while the forward passes have a single thread, which owns the device; the
-event loop waits for both without being held. What cannot be used is refused by itself, with a reason, and
-changes nothing for its neighbours. A forward pass that fails is another matter: that is no input's fault, and
-its exception reaches the caller.
+event loop waits for both without being held. What several events contain is encoded together, and what was encoded
+lately is remembered. What cannot be used is refused by itself, with a reason, and changes nothing for its neighbours.
+A forward pass that fails is another matter: that is no input's fault, and its exception reaches the caller.
 """
 
 import asyncio
@@ -22,26 +22,19 @@ import structlog
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Encoder, Host, JointEncoder, Undecodable, Vectors, extra, unit_rows
-from penchant.encoders.registry import build, identity, slots
-from penchant.errors import ConfigurationError
+from penchant.encoders.base import Encoder, Host, Undecodable, extra, unit_rows
+from penchant.encoders.batching import Batcher, Outcome
+from penchant.encoders.cache import VectorCache, keys_of
+from penchant.encoders.devices import host_of
+from penchant.encoders.registry import build, identity, slots, tower
 from penchant.settings import EncoderSettings
 
-__all__ = ["Content", "Embedded", "Embedder", "Refusal", "Space", "space"]
-
-# Prepared at a time: it bounds what decoded pictures and sounds may occupy (60 s are 4 MB).
-CHUNK = 32
-# A text's tokens are few, and the more texts are sorted together, the less is computed on padding: 4.5 ms for a film's
-# title and genres where 32 at a time take 6.7.
-TEXT_CHUNK = 512
-MAX_THREADS = 4
+__all__ = ["AUDIO", "IMAGE", "MODALITIES", "TEXT", "Content", "Embedded", "Embedder", "Refusal", "Space", "space"]
 
 TEXT, IMAGE, AUDIO = MODALITIES = ("text", "image", "audio")
+MAX_THREADS = 4
 
 Vector = NDArray[np.float32]
-Input = TypeVar("Input", str, bytes)
-Prepared = TypeVar("Prepared")
-Raw = TypeVar("Raw")
 Result = TypeVar("Result")
 
 log = structlog.get_logger()
@@ -97,9 +90,6 @@ def space(settings: EncoderSettings) -> Space:
     )
 
 
-Encoders = dict[str, Encoder[Any, Any, Any]]
-
-
 class Embedder:
     """Embeds contents; an async context manager. The models are loaded on first use, or by `warm_up`.
 
@@ -113,7 +103,11 @@ class Embedder:
     def __init__(self, settings: EncoderSettings) -> None:
         self._settings = settings
         self._space = space(settings)
-        self._encoders: Encoders | None = None
+        self._encoders: tuple[Host, dict[str, Encoder[Any, Any, Any]]] | None = None
+        self._batchers: dict[str, Batcher[Any, Any]] | None = None
+        self._cache = VectorCache(settings.cache_bytes)
+        self._under_way: dict[bytes, asyncio.Future[Outcome]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), "prepare")
         self._device = ThreadPoolExecutor(1, "forward")
 
@@ -143,23 +137,20 @@ class Embedder:
         Raises:
             ConfigurationError: as `warm_up`.
         """
-        encoders = await self._on_device(self._load)
-        parts = {modality: [inputs_of(content, modality) for content in contents] for modality in encoders}
+        batchers = await self._loaded()
+        inputs = {modality: [inputs_of(content, modality) for content in contents] for modality in MODALITIES}
         found = dict(
             zip(
-                encoders,
+                MODALITIES,
                 await asyncio.gather(
-                    *(
-                        self._encode(encoder, parts[modality], TEXT_CHUNK if modality == TEXT else CHUNK)
-                        for modality, encoder in encoders.items()
-                    )
+                    *(self._encode(modality, batchers[modality], inputs[modality]) for modality in MODALITIES)
                 ),
                 strict=True,
             )
         )
         return [
             assemble(
-                {modality: [found[modality][one] for one in parts[modality][place]] for modality in encoders},
+                {modality: [found[modality][one] for one in inputs[modality][place]] for modality in MODALITIES},
                 self._space.modalities,
             )
             for place in range(len(contents))
@@ -167,6 +158,7 @@ class Embedder:
 
     async def close(self) -> None:
         """Waits for what is under way, and ends the threads."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for executor in (self._pool, self._device):
             await asyncio.to_thread(executor.shutdown)
 
@@ -176,77 +168,83 @@ class Embedder:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _load(self) -> Encoders:
-        """The encoders; runs in the device's thread alone, so that they are loaded once."""
+    async def _loaded(self) -> dict[str, Batcher[Any, Any]]:
+        """A batcher for each modality; their encoders are loaded once, in the device's thread."""
+        if self._batchers is None:
+            host, encoders = await self._on_device(self._load)
+            self._batchers = self._batchers or {
+                modality: Batcher(
+                    encoder, host, pool=self._pool, device=self._device, wait_s=self._settings.wait_ms / 1_000
+                )
+                for modality, encoder in encoders.items()
+            }
+        return self._batchers
+
+    def _load(self) -> tuple[Host, dict[str, Encoder[Any, Any, Any]]]:
         if self._encoders is None:
             extra("torch").set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) - 1))
-            host = Host(
-                device=device(self._settings.device),
-                max_pixels=self._settings.max_pixels,
-                max_audio_s=self._settings.max_audio_s,
-            )
-            self._encoders = loaded(self._settings, host)
+            host = host_of(self._settings)
+            self._encoders = host, loaded(self._settings, host)
         return self._encoders
 
     async def _encode(
-        self, encoder: Encoder[Input, Prepared, Raw], inputs: Iterable[Sequence[Input]], size: int = CHUNK
-    ) -> dict[Input, Vector | Undecodable]:
-        """For each distinct input its unit vector, or why there is none; so many are prepared at a time."""
+        self, modality: str, batcher: Batcher[Any, Any], inputs: Iterable[Sequence[str] | Sequence[bytes]]
+    ) -> dict[str | bytes, Outcome]:
+        """For each distinct input its unit vector, or why there is none. What is known or under way is not begun."""
+        distinct: list[Any] = list(dict.fromkeys(chain.from_iterable(inputs)))
+        if not distinct:
+            return {}
         loop = asyncio.get_running_loop()
-        distinct = list(dict.fromkeys(chain.from_iterable(inputs)))
-        outcomes: dict[Input, Vector | Undecodable] = {}
-        for start in range(0, len(distinct), size):
-            chunk = distinct[start : start + size]
-            pending = [loop.run_in_executor(self._pool, encoder.prepare, one) for one in chunk]
-            usable: dict[Input, Prepared] = {}
-            for one, preparing in zip(chunk, pending, strict=True):
-                try:
-                    usable[one] = await preparing
-                except Undecodable as refusal:
-                    outcomes[one] = refusal
-            if usable:
-                vectors = await self._on_device(forward, encoder, list(usable.values()))
-                outcomes.update(zip(usable, vectors, strict=True))
+        keys = await loop.run_in_executor(self._pool, keys_of, modality, distinct)
+        outcomes: dict[str | bytes, Outcome] = {}
+        awaited: dict[str | bytes, asyncio.Future[Outcome]] = {}
+        fresh: dict[bytes, Any] = {}
+        for one, key in zip(distinct, keys, strict=True):
+            known = self._cache.get(key)
+            if known is not None:
+                outcomes[one] = known
+                continue
+            if key not in self._under_way:
+                self._under_way[key] = loop.create_future()
+                fresh[key] = one
+            awaited[one] = self._under_way[key]
+        if fresh:  # a task of its own: others may wait for it when the caller does not any more
+            task = loop.create_task(self._settle(batcher, fresh))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        for one, future in awaited.items():
+            outcomes[one] = await asyncio.shield(future)
         return outcomes
+
+    async def _settle(self, batcher: Batcher[Any, Any], fresh: Mapping[bytes, Any]) -> None:
+        """Encodes inputs, and tells all who wait for them."""
+        try:
+            outcomes = await batcher.encode(list(fresh.values()))
+        except BaseException as error:
+            for key in fresh:
+                future = self._under_way.pop(key)
+                future.set_exception(error)
+                future.exception()  # taken notice of: nobody may be waiting
+            if not isinstance(error, Exception):
+                raise
+            return
+        for key, outcome in zip(fresh, outcomes, strict=True):
+            if not isinstance(outcome, Undecodable):
+                self._cache.put(key, outcome)
+            self._under_way.pop(key).set_result(outcome)
 
     async def _on_device(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._device, function, *arguments)
 
 
-def forward(encoder: Encoder[Input, Prepared, Raw], prepared: Sequence[Prepared]) -> Vectors:
-    """Both steps that follow preparation."""
-    return encoder.finish(encoder.forward(prepared))
-
-
-def loaded(settings: EncoderSettings, host: Host) -> Encoders:
+def loaded(settings: EncoderSettings, host: Host) -> dict[str, Encoder[Any, Any, Any]]:
     """The encoder of each modality; those of a joint slice are one model's towers."""
-    found: Encoders = {}
+    found: dict[str, Encoder[Any, Any, Any]] = {}
     for slot in slots(settings):
         encoder = build(slot.options, host)
         for modality in slot.modalities:
-            found[modality] = encoder.towers[modality] if isinstance(encoder, JointEncoder) else encoder
-    return {modality: found[modality] for modality in MODALITIES}
-
-
-def device(wanted: str) -> str:
-    """What forward passes run on.
-
-    Args:
-        wanted: "auto" or a device by name.
-
-    Raises:
-        ConfigurationError: torch does not find it.
-    """
-    torch = extra("torch")
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(name for name, is_there in there.items() if is_there)
-    if not there[wanted]:
-        raise ConfigurationError(
-            f"encoders.device is {wanted}, and torch {torch.__version__} finds none",
-            hint="Set it to auto or cpu, or install the build of torch for that device.",
-        )
-    return wanted
+            found[modality] = tower(encoder, modality)
+    return found
 
 
 def inputs_of(content: Content, modality: str) -> Sequence[str] | Sequence[bytes]:

@@ -45,6 +45,7 @@ class MiniLM(FixedEncoder[str, Tokens, NDArray[np.float32]]):
 
     dimension = DIMENSION
     budget = TOKEN_BUDGET
+    ahead = 512  # the more are sorted together, the less is computed on padding
     fingerprint = fingerprint("all-MiniLM-L6-v2", tuple(FILES.values()), MAX_TOKENS, "mean", DIMENSION)
 
     def __init__(self, options: MiniLMOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built

@@ -182,11 +182,11 @@ def encoder(modality: str, settings: EncoderSettings) -> Found:
 
 def load(modality: str, settings: EncoderSettings) -> tuple[int, str]:
     """Loads what embeds a modality: its dimension and fingerprint."""
-    from penchant.encoders.base import Host  # noqa: PLC0415  the optional part's modules, which take seconds to load
-    from penchant.encoders.registry import build, slots  # noqa: PLC0415  as above
+    # The optional part's modules, which take seconds to load.
+    from penchant.encoders.devices import host_of  # noqa: PLC0415  as above
+    from penchant.encoders.registry import build, slot_of  # noqa: PLC0415  as above
 
-    host = Host(max_pixels=settings.max_pixels, max_audio_s=settings.max_audio_s)
-    encoder = next(build(slot.options, host) for slot in slots(settings) if modality in slot.modalities)
+    encoder = build(slot_of(settings, modality).options, host_of(settings))
     return encoder.dimension, encoder.fingerprint
 
 

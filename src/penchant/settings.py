@@ -186,6 +186,13 @@ class EncoderSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="that models run on; auto: the fastest there is"
     )
+    autocast: bool = Field(default=False, description="compute in half precision on cuda and mps")
+    wait_ms: Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)] = Field(
+        default=2.0, description="how long less than a full batch may wait for what other events contain"
+    )
+    cache_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="for vectors of what was encoded lately; the same picture is encoded once"
+    )
     media_roots: tuple[Path, ...] = Field(default=(), description="folders that file: references may point into")
     max_media_bytes: int = Field(default=8 * 2**20, ge=1, description="of one picture or sound")
     max_pixels: int = Field(default=40_000_000, ge=1, description="of one picture")

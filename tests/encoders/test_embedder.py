@@ -8,7 +8,7 @@ import pytest
 from penchant.encoders import embedder as module
 from penchant.encoders.audio import MfccStatistics
 from penchant.encoders.base import fingerprint
-from penchant.encoders.embedder import CHUNK, Content, Embedder, space
+from penchant.encoders.embedder import Content, Embedder, space
 from penchant.encoders.image import ColourShape
 from penchant.encoders.text import MiniLM
 from penchant.errors import ConfigurationError
@@ -87,16 +87,16 @@ async def test_several_pictures_are_their_mean_direction(embedder, picture):
     np.testing.assert_allclose(both.slices["image"], mean / np.linalg.norm(mean), atol=1e-6)
 
 
-async def test_more_inputs_than_a_chunk_keep_their_order(embedder, picture):
-    """Inputs beyond one chunk come out with their own contents."""
-    pictures = [picture(hue=hue) for hue in range(CHUNK + 5)]
+async def test_more_inputs_than_one_pass_takes_keep_their_order(embedder, picture):
+    """Inputs beyond what waits for one pass come out with their own contents."""
+    pictures = [picture(hue=hue) for hue in range(ColourShape.ahead + 5)]
     together = await embedder.embed([Content(images=(one,)) for one in pictures])
     last = (await embedder.embed([Content(images=(pictures[-1],))]))[0]
     np.testing.assert_allclose(together[-1].slices["image"], last.slices["image"], atol=1e-5)
 
 
 async def test_forward_runs_once_per_distinct_input_in_one_thread_off_the_loop(embedder, picture, monkeypatch):
-    """Equal inputs of a call are encoded once, and forward passes stay in the device's thread, not the loop's."""
+    """Equal inputs, also of calls at one time, are encoded once, in the device's thread and not the loop's."""
     seen = []
     original = ColourShape.forward
 
@@ -107,8 +107,43 @@ async def test_forward_runs_once_per_distinct_input_in_one_thread_off_the_loop(e
     monkeypatch.setattr(ColourShape, "forward", recording)
     contents = [Content(images=(picture(), picture()))] * 10
     await asyncio.gather(embedder.embed(contents), embedder.embed(contents))
-    assert [size for _, size in seen] == [1, 1]
+    assert [size for _, size in seen] == [1]
     assert len({thread for thread, _ in seen} | {threading.get_ident()}) == 2
+
+
+async def test_the_same_picture_is_encoded_once(embedder, picture, monkeypatch):
+    """What was encoded lately comes from memory, also after a pass that failed; without room for it, it does not."""
+    passes = []
+    original = ColourShape.forward
+
+    def recording(self, batch):
+        passes.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(ColourShape, "forward", recording)
+    content = Content(images=(picture(),))
+    [first] = await embedder.embed([content])
+    [again] = await embedder.embed([content])
+    assert passes == [1]
+    np.testing.assert_array_equal(first.slices["image"], again.slices["image"])
+    async with Embedder(EncoderSettings(cache_bytes=0)) as forgetful:
+        await forgetful.embed([content])
+        await forgetful.embed([content])
+    assert passes == [1, 1, 1]
+
+
+async def test_whoever_stops_waiting_takes_nothing_from_others(embedder, picture):
+    """Of two who asked for the same picture one may be cancelled: the other has its vector."""
+    content = Content(images=(picture(hue=13),))
+    await embedder.warm_up()
+    impatient = asyncio.create_task(embedder.embed([content]))
+    patient = asyncio.create_task(embedder.embed([content]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert list((await patient)[0].slices) == ["image"]
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
 
 
 async def test_a_failing_forward_pass_reaches_the_caller(embedder, picture, monkeypatch):

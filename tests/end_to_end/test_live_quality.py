@@ -78,7 +78,7 @@ def test_live_metrics_are_those_of_the_evaluation(played, measured):
     """Likes judged, hits and reciprocal ranks, in sittings and after an absence."""
     stage, live = played
     stream = read_topics(stage.settings)
-    vectors = text_vectors(stream.texts, stage.settings.data_dir / "evaluation")
+    vectors = text_vectors(stream.texts, stage.settings.data_dir / "evaluation", stage.settings.encoders)
     offline = {"sitting": np.zeros(3), "absence": np.zeros(3)}
     for half in ("first", "last"):
         rules = Rules(probes=0, min_events=1, half=half)

@@ -11,7 +11,7 @@ from penchant.evaluation.features import text_vectors
 from penchant.evaluation.movielens import read_movielens
 from penchant.evaluation.stream import UNKNOWN_TIME, Listing, Moment, arranged
 from penchant.evaluation.topics import read_topics
-from penchant.settings import ProfileSettings
+from penchant.settings import EncoderSettings, ProfileSettings
 from penchant.streams.client import Publisher
 from penchant.streams.events import Click, Item, Post
 
@@ -81,7 +81,7 @@ def test_the_order_in_which_a_recording_is_read_does_not_matter():
 def test_texts_are_encoded_once(tmp_path, monkeypatch):
     """The second time they come from the file, without a model; other texts are encoded anew."""
     texts = ["a film about the sea", "", "a film about the law"]
-    vectors = text_vectors(texts, tmp_path / "cache")
+    vectors = text_vectors(texts, tmp_path / "cache", EncoderSettings())
     assert np.linalg.norm(vectors, axis=1).tolist() == pytest.approx([1, 0, 1])
     encoder = MiniLM(MiniLMOptions(), Host())
     assert vectors[0] == pytest.approx(encoder.finish(encoder.forward([encoder.prepare(texts[0])]))[0], abs=1e-6)
@@ -90,9 +90,9 @@ def test_texts_are_encoded_once(tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(MiniLM, "__init__", refuse)
-    assert np.array_equal(text_vectors(texts, tmp_path / "cache"), vectors)
+    assert np.array_equal(text_vectors(texts, tmp_path / "cache", EncoderSettings()), vectors)
     with pytest.raises(AssertionError):
-        text_vectors([*texts, "another"], tmp_path / "cache")
+        text_vectors([*texts, "another"], tmp_path / "cache", EncoderSettings())
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
 
 

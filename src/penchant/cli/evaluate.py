@@ -120,9 +120,7 @@ def run(
     from penchant.evaluation.summary import summarise  # noqa: PLC0415  as above
 
     writers = [(path, writer_for(path)) for path in reports or ()]  # a suffix that is unknown is told at once
-    vectors = text_vectors(
-        stream.texts, settings.data_dir / "evaluation", threads=settings.encoders.threads, progress=tell
-    )
+    vectors = text_vectors(stream.texts, settings.data_dir / "evaluation", settings.encoders, progress=tell)
     with contextlib.ExitStack() as at_end:
         given = Material(stream=stream, vectors=vectors, rules=rules, settings=settings, at_end=at_end, graph=graph)
         contestants = chosen([make(given) for make in makers()], only or ())

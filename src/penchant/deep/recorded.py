@@ -60,7 +60,7 @@ def by_texts(stream: Stream, settings: Settings, *, progress: Progress) -> Catal
         ConfigurationError: the optional part that encodes is not installed.
     """
     cache = settings.data_dir / "evaluation"
-    slices = {TEXT: text_vectors(stream.texts, cache, threads=settings.encoders.threads, progress=progress)}
+    slices = {TEXT: text_vectors(stream.texts, cache, settings.encoders, progress=progress)}
     known = {TEXT: encoder_space(settings.encoders).fingerprints[TEXT]}
     return Catalogue(slices=slices, calibration=calibrate(slices), encoders=known)
 

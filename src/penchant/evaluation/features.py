@@ -8,25 +8,29 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Host, Undecodable
-from penchant.encoders.embedder import TEXT_CHUNK, forward
-from penchant.encoders.options.text import MiniLMOptions
-from penchant.encoders.text import MiniLM
+from penchant.encoders.base import Undecodable, extra
+from penchant.encoders.batching import Passes, prepare_all
+from penchant.encoders.devices import host_of
+from penchant.encoders.registry import build, identity, slot_of, tower
 from penchant.errors import ConfigurationError
 from penchant.evaluation.protocol import Progress
+from penchant.settings import EncoderSettings
 
 __all__ = ["text_vectors"]
 
+TEXT = "text"
+CHUNK = 512
+
 
 def text_vectors(
-    texts: Sequence[str], cache: Path, *, threads: int = 0, progress: Progress | None = None
+    texts: Sequence[str], cache: Path, encoders: EncoderSettings, *, progress: Progress | None = None
 ) -> NDArray[np.float32]:
     """The vectors that the content lane would store, raw: unit rows, zero where there is nothing to read.
 
     Args:
         texts: n of them.
         cache: a folder, made where it is missing; a file in it is named after the encoder and these very texts.
-        threads: of the forward passes; 0: as many as torch takes.
+        encoders: which encoder, and how many threads its forward passes take; 0: as many as torch takes.
         progress: is told how far it is.
 
     Returns:
@@ -36,11 +40,11 @@ def text_vectors(
         ConfigurationError: the optional part that encodes is not installed, or the folder cannot be written.
     """
     digest = hashlib.blake2b(msgspec.msgpack.encode(list(texts)), digest_size=8).hexdigest()
-    path = cache / f"text-{MiniLM.fingerprint}-{digest}.npy"
+    path = cache / f"text-{identity(slot_of(encoders, TEXT).options).fingerprint}-{digest}.npy"
     if path.is_file():
         known: NDArray[np.float32] = np.load(path, allow_pickle=False)
         return known
-    vectors = encoded(texts, threads, progress or (lambda *_: None))
+    vectors = encoded(texts, encoders, progress or (lambda *_: None))
     try:
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
@@ -52,22 +56,18 @@ def text_vectors(
     return vectors
 
 
-def encoded(texts: Sequence[str], threads: int, tell: Progress) -> NDArray[np.float32]:
+def encoded(texts: Sequence[str], settings: EncoderSettings, tell: Progress) -> NDArray[np.float32]:
     """The vectors of texts; those that cannot be read are as if there were none."""
-    encoder = MiniLM(MiniLMOptions(), Host())
-    if threads:
-        import torch  # noqa: PLC0415  an optional package, which the encoder has found
-
-        torch.set_num_threads(threads)
+    host = host_of(settings)
+    encoder = tower(build(slot_of(settings, TEXT).options, host), TEXT)
+    if settings.threads:
+        extra("torch").set_num_threads(settings.threads)
+    passes = Passes(encoder, host)
     vectors = np.zeros((len(texts), encoder.dimension), np.float32)
-    for start in range(0, len(texts), TEXT_CHUNK):
+    for start in range(0, len(texts), CHUNK):
         tell("encoding texts", start, len(texts))
-        readable = {}
-        for place in range(start, min(start + TEXT_CHUNK, len(texts))):
-            try:
-                readable[place] = encoder.prepare(texts[place])
-            except Undecodable:
-                continue
+        prepared = prepare_all(encoder, texts[start : start + CHUNK])
+        readable = {start + place: one for place, one in enumerate(prepared) if not isinstance(one, Undecodable)}
         if readable:
-            vectors[list(readable)] = forward(encoder, list(readable.values()))
+            vectors[list(readable)] = passes(list(readable.values()))
     return vectors

@@ -1,0 +1,65 @@
+"""Vectors of what was encoded lately, by the content of the inputs: the same picture is encoded once."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["VectorCache", "keys_of"]
+
+KEY_BYTES = 16
+OVERHEAD_BYTES = 300  # of an entry beside its numbers: the key, the array and their places
+
+Vector = NDArray[np.float32]
+
+
+def keys_of(modality: str, inputs: Sequence[str] | Sequence[bytes]) -> list[bytes]:
+    """What stands for inputs of a modality: digests, for which nobody finds two contents."""
+    person = modality.encode()
+    return [
+        hashlib.blake2b(
+            one.encode(errors="surrogatepass") if isinstance(one, str) else one, digest_size=KEY_BYTES, person=person
+        ).digest()
+        for one in inputs
+    ]
+
+
+class VectorCache:
+    """The vectors asked for last, within a bound of memory.
+
+    Args:
+        capacity: bytes that they may occupy; 0: nothing is kept.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._held = 0
+        self._vectors: OrderedDict[bytes, Vector] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def get(self, key: bytes) -> Vector | None:
+        """The vector of a key, if it is still there."""
+        vector = self._vectors.get(key)
+        if vector is not None:
+            self._vectors.move_to_end(key)
+        return vector
+
+    def put(self, key: bytes, vector: Vector) -> None:
+        """Keeps a vector, at the cost of those not asked for longest."""
+        if key in self._vectors:
+            return
+        # A copy: a row would keep the whole of what it was computed with.
+        self._vectors[key] = vector.copy()
+        self._held += size(vector)
+        while self._held > self._capacity:
+            _, dropped = self._vectors.popitem(last=False)
+            self._held -= size(dropped)
+
+
+def size(vector: Vector) -> int:
+    """Bytes that a vector takes here."""
+    return vector.nbytes + OVERHEAD_BYTES
