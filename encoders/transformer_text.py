@@ -83,7 +83,10 @@ def find_recipe(options: TransformerTextOptions, *, fetch: bool) -> Recipe:
         )
     dimension = options.dimension or hidden
     if dimension > hidden:
-        raise ConfigurationError(f"encoders.text.dimension is {dimension}, and the model's vectors have {hidden}")
+        raise ConfigurationError(
+            f"encoders.text.dimension is {dimension}, and the model's vectors have {hidden}",
+            hint="Lower it, or leave it out to keep them all.",
+        )
     pooling = options.pooling or folder_pooling(folder)
     prompts = folder_prompts(folder)
     passage = prompt(prompts, PASSAGE_PROMPTS) if options.passage_prefix is None else options.passage_prefix
@@ -157,7 +160,8 @@ def token_limit(options: TransformerTextOptions, checkpoint: Checkpoint) -> int:
     if options.max_tokens is not None:
         if positions is not None and options.max_tokens > positions:
             raise ConfigurationError(
-                f"encoders.text.max_tokens is {options.max_tokens}, and the model has {positions} positions"
+                f"encoders.text.max_tokens is {options.max_tokens}, and the model has {positions} positions",
+                hint="Lower it, or leave it out.",
             )
         return options.max_tokens
     said = [USUAL_TOKENS, positions]

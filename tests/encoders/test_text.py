@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from penchant.encoders import text
 from penchant.encoders.base import Host, Undecodable
 from penchant.encoders.options.text import MiniLMOptions
-from penchant.encoders.text import MiniLM, check_files, micro_batches
+from penchant.encoders.text import MiniLM, check_files
 from penchant.errors import ConfigurationError
 
 TEXTS = [
@@ -85,17 +85,6 @@ def test_any_text_is_tokens_or_refused(minilm, one):
         assert not one.isalnum()
     else:
         assert 2 < len(tokens) <= 256
-
-
-@given(lengths=st.lists(st.integers(1, 256)))
-@settings(deadline=None)
-def test_micro_batches_hold_every_text_once_and_keep_the_budget(lengths):
-    """Micro-batches are a partition, shortest first, and none is padded beyond the budget of tokens."""
-    batches = list(micro_batches(lengths))
-    places = [place for batch in batches for place in batch]
-    assert sorted(places) == list(range(len(lengths)))
-    assert [lengths[place] for place in places] == sorted(lengths)
-    assert all(len(batch) * lengths[batch[-1]] <= text.TOKEN_BUDGET for batch in batches)
 
 
 def test_other_weights_are_refused(tmp_path):
