@@ -29,6 +29,7 @@ HOUR_MS = 3_600_000
 HOURS_A_DAY = 24
 FIRST = 1.0  # signals of a user: content counts half of what it does where there are many
 FEW = 30.0  # likes of all candidates together: behaviour counts half of what it does where there are many
+MOST_DOUBLINGS = 1_000.0  # of likes, seen from long before them: sums of thousands of such are numbers still
 
 
 def log_popularity(figures: Floats, now_ms: int) -> Floats:
@@ -42,7 +43,8 @@ def log_popularity(figures: Floats, now_ms: int) -> Floats:
         Shape (3, n).
     """
     weights = [growth(now_ms, half_life_ms) for half_life_ms in POPULARITY_HALF_LIVES_MS]
-    counts: Floats = np.exp2(figures[:, : COUNT + 1] - np.log2([*weights, 1.0]))
+    doublings = figures[:, : COUNT + 1] - np.log2([*weights, 1.0])
+    counts: Floats = np.exp2(np.minimum(doublings, MOST_DOUBLINGS))
     found: Floats = np.log1p(counts).T
     return found
 

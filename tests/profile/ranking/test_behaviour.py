@@ -46,6 +46,14 @@ async def test_terms_of_transitions_sum_to_their_scores(rows, log):
         np.testing.assert_allclose(term, transition_scores([[one]], candidates, masses, now_ms=NOW)[0], rtol=1e-5)
 
 
+async def test_popularity_is_a_number_whatever_the_clocks_say(rows, liked):
+    """Of what was liked in centuries to come, for a list as of 1970: producers tell both times."""
+    await liked("i0", at=LANDMARK_MS + 400_000 * DAY_MS)
+    found = log_popularity(await rows.figures(["i0", "i1"]), 0)
+    assert np.isfinite(found).all()
+    assert np.isfinite(evidence(found)).all()
+
+
 def test_what_few_have_done_is_little_evidence():
     """None for no likes at all, a half for thirty, whatever items they are on, and nearly all of it for many."""
     likes = np.array([[0, 0, 0], [0, 10, 20], [300, 3_000, 0]])
