@@ -121,10 +121,13 @@ class Quality:
         Returns:
             Those items that were not on the user's list before.
         """
-        before = self._given[profile.user].items if profile.user in self._given else ()
+        before = self._given.get(profile.user)
         self._forget(profile.user)
         state = profile.state
         given = Given(tuple(items), state.seen, set(), state.as_of, state.as_of, None)
+        if before is not None:  # signals may have been applied while the list was made, which it knows nothing of
+            given.met.update(item_id for item_id in before.met if item_id not in state.seen)
+            given.newest = max(given.newest, before.newest)
         self._given[profile.user] = given
         self._listed.update(given.items)
         if offered is not None:
@@ -136,7 +139,7 @@ class Quality:
         while self._room < 0:
             self._drop(next(iter(self._keeping)))
         metrics.LISTED_ITEMS.set(len(self._listed))
-        return [item_id for item_id in given.items if item_id not in before]
+        return [item_id for item_id in given.items if before is None or item_id not in before.items]
 
     def judge(self, signals: Mapping[str, Sequence[Signal]]) -> list[Judged]:
         """Judges the likes among some signals, in the order in which they came; to be asked before they are applied.

@@ -100,6 +100,15 @@ def test_an_item_is_judged_once(quality):
     assert quality.judge(once) == []
 
 
+def test_what_is_applied_while_a_list_is_made_stays_judged(quality):
+    """The list knows nothing of it: sent again it is not judged again, and nobody was away since."""
+    batch = {"ada": [like("a", NOW + ABSENCE_MS)]}
+    quality.settle(batch, quality.judge(batch))
+    quality.give(profile(), ["a", "b"], offered("a", "b"))  # made of what was known before that
+    assert quality.judge(batch) == []
+    assert places(quality.judge({"ada": [like("b", NOW + ABSENCE_MS + 5)]})) == [(2, "sitting")]
+
+
 def test_counters_give_hit_rate_and_mean_reciprocal_rank(quality):
     """Likes, those listed, and the sum of one over their places."""
     before = [counted(name, "sitting") for name in ("", "_listed", "_reciprocal_ranks")]
