@@ -27,7 +27,9 @@ Floats = NDArray[np.float64]
 
 ABSENCE_HALF_MS = 8 * 3_600_000
 RATE = 0.05
-EPSILON = 1e-8
+# What each sum of squares starts with. From nothing Adagrad's first steps move every weight by all of the rate, however
+# little an example says: those by absence too, in the middle of a sitting, where their gradients are next to nothing.
+CAUTION = 100.0
 FEWEST = 0.1  # likes that an item is taken to have at least
 
 
@@ -86,8 +88,8 @@ class Learned(Struct, frozen=True, kw_only=True, eq=False):
 
     Attributes:
         weights: of F features.
-        squares: sums of squared steps, of the weights that always count and of those that count by `gate`:
-            shape (2, F).
+        squares: sums of squared gradients, and of `CAUTION`, of the weights that always count and of those that count
+            by `gate`: shape (2, F).
         examples: learned from.
     """
 
@@ -98,7 +100,7 @@ class Learned(Struct, frozen=True, kw_only=True, eq=False):
     @classmethod
     def nothing(cls, prior: Weights) -> "Learned":
         """Before the first example."""
-        return cls(weights=prior, squares=np.zeros((2, len(prior.names))), examples=0)
+        return cls(weights=prior, squares=np.full((2, len(prior.names)), CAUTION), examples=0)
 
     def among(self, prior: Weights) -> "Learned":
         """The same among the features of a prior: those of which nothing was learned are as they are there."""
@@ -111,7 +113,7 @@ class Learned(Struct, frozen=True, kw_only=True, eq=False):
         )
         return Learned(
             weights=Weights(names=prior.names, base=base, returning=returning),
-            squares=np.where(known, self.squares[:, taken], 0.0),
+            squares=np.where(known, self.squares[:, taken], CAUTION),
             examples=self.examples,
         )
 
@@ -175,6 +177,6 @@ class Learner:
         towards = features[:, 0] - features @ (shares / total)
         steps = np.where(self._moves, np.stack([towards, away * towards]), 0.0)
         self._squares += steps**2
-        self._weights += self._rate * steps / np.sqrt(self._squares + EPSILON)
+        self._weights += self._rate * steps / np.sqrt(self._squares)
         self.examples += 1
         return float(np.log(total) - scores[0])
