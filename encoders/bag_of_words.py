@@ -44,7 +44,7 @@ class BagOfWords(Encoder[str, Vector, NDArray[np.float32]]):
 
     def __init__(self, dimension: int) -> None:
         self._analyse = extra("sklearn.feature_extraction.text").CountVectorizer().build_analyzer()
-        self._hasher = extra("sklearn.feature_extraction").FeatureHasher(dimension, input_type="pair", dtype=np.float32)
+        self._hasher = extra("sklearn.feature_extraction").FeatureHasher(dimension, input_type="dict", dtype=np.float32)
 
     def prepare(self, one: str) -> Vector:
         """A text's words, each at its place: shape (dimension,).
