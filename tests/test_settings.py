@@ -113,6 +113,8 @@ def test_variables_of_tests_and_of_open_mappings_are_let_through(monkeypatch):
         ({"fusion": {"text": float("nan")}}, "fusion.text"),
         ({"profile": {"seen_bits": 65}}, "profile.seen_bits"),
         ({"profile": {"weights": {"like": float("inf")}}}, "profile.weights.like"),
+        ({"recommend": {"weights": {"age": 1e7}}}, "recommend.weights.age"),
+        ({"recommend": {"returning": {"age": float("nan")}}}, "recommend.returning.age"),
         ({"worker": {"http_port": 70_000}}, "worker.http_port"),
         ({"log_level": "loud"}, "log_level"),
     ],

@@ -59,6 +59,9 @@ NAMED_FILE: ContextVar[Path | None] = ContextVar("named_file", default=None)
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
+# Of a feature of the ranking. The learner publishes pins with what it learns, and far larger ones nobody would read.
+Pin = Annotated[float, Field(ge=-1_000, le=1_000)]
+
 FusionMode = Literal[
     "learned", "concat", "average", "weighted", "attention", "deep", "F", "U", "R", "UR-concat", "UR-average", "M"
 ]
@@ -165,8 +168,8 @@ class RecommendSettings(Section):
         default=True,
         description="rank by weights learned from what users like; false: by those to start with, and pins",
     )
-    weights: dict[str, Finite] = Field(default={}, description="pins weights of the ranking's features, by name")
-    returning: dict[str, Finite] = Field(
+    weights: dict[str, Pin] = Field(default={}, description="pins weights of the ranking's features, by name")
+    returning: dict[str, Pin] = Field(
         default={}, description="likewise what is added to a weight for users who were away, half of it after 8 h"
     )
 
