@@ -240,7 +240,7 @@ class Example(Struct, frozen=True, kw_only=True, tag_field="type", tag="example"
         names: of the F features.
         candidates: how many there are.
         features: of the candidates, the liked one first: F rows of float32, little-endian.
-        absence_ms: how long the user had been away.
+        absence_ms: how long the user had been away, in whole minutes.
     """
 
     names: FeatureNames

@@ -1,7 +1,9 @@
 """Examples: what weights are learned from, as the interest lane tells it and the learner takes it.
 
 An example is the standardised features of some candidates of one list, the one that was liked first. It names neither
-user nor item nor event, and no time: who reads the topic learns how people choose, and of nobody what they chose.
+user nor item nor event, and no time but an absence in whole minutes: who reads this topic alone learns how people
+choose. Who reads the lists as well can tell which one an example is of, for the parts of its scores are made of the
+same features.
 """
 
 import hashlib
@@ -20,6 +22,7 @@ from penchant.streams.records import Record
 __all__ = ["OTHERS", "Seen", "example_of", "lesson_in"]
 
 OTHERS = 32
+MINUTE_MS = 60_000  # to the millisecond, the time between two events is as good as a name
 LOUDEST = 100.0  # among n candidates no standardised feature is beyond the root of n
 
 Vectors = NDArray[np.float32]
@@ -55,7 +58,12 @@ def example_of(choice: Choice, names: Sequence[str], absence_ms: int) -> Example
         generator = np.random.default_rng(int.from_bytes(seed))
         others = np.sort(generator.choice(others, OTHERS, replace=False))
     features = choice.features[:, [choice.liked, *others]].astype("<f4")
-    return Example(names=tuple(names), candidates=features.shape[1], features=features.tobytes(), absence_ms=absence_ms)
+    return Example(
+        names=tuple(names),
+        candidates=features.shape[1],
+        features=features.tobytes(),
+        absence_ms=absence_ms - absence_ms % MINUTE_MS,
+    )
 
 
 def lesson_in(record: Record, names: Sequence[str]) -> Seen | Reset:

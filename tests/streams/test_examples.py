@@ -60,21 +60,23 @@ def test_the_same_log_gives_the_same_examples():
 
 
 def test_an_example_says_nothing_but_features_and_absence():
-    """No user, item, event or moment: those four fields are all that is on the wire."""
+    """No user, item, event or moment: those four fields are all that is on the wire, and an absence is in minutes."""
     wire = msgspec.msgpack.decode(encode(example_of(choice("a-secret-event"), NAMES, 5)))
     assert set(wire) == {"type", "names", "candidates", "features", "absence_ms"}
     assert wire["names"] == list(NAMES)
     assert b"a-secret-event" not in encode(example_of(choice("a-secret-event"), NAMES, 5))
+    away = [example_of(choice(), NAMES, absence_ms).absence_ms for absence_ms in (0, 59_999, 60_000, 28_811_327)]
+    assert away == [0, 0, 60_000, 28_800_000]
 
 
 def test_a_lesson_is_read_as_it_was_told():
     """By name, whatever order the learner has: what it does not know is left out, what is not told is 0."""
-    example = example_of(choice(), NAMES, 5)
+    example = example_of(choice(), NAMES, 60_000)
     seen = lesson_in(record(example), ("age", "new", "text_long"))
     assert isinstance(seen, Seen)
     told = np.frombuffer(example.features, "<f4").reshape(3, -1)
     assert (seen.features == np.stack([told[2], np.zeros(33), told[0]])).all()
-    assert seen.absence_ms == 5
+    assert seen.absence_ms == 60_000
     assert lesson_in(record(Reset()), NAMES) == Reset()
     assert decode(Lesson, encode(Reset(), json=True)) == Reset()
 

@@ -237,7 +237,7 @@ async def test_a_like_of_a_candidate_is_an_example_once(lane):
     [(partition, seen)] = examples(handled)
     assert partition == 1
     assert seen.features.shape == (len(FEATURES), 5)
-    assert seen.absence_ms == 9
+    assert seen.absence_ms == 0  # nine milliseconds
     assert seen.features.any()
     assert all(output.key is None for _, output in handled.outputs if output.topic == "examples")
     assert examples(await handler.handle(second)) == []
