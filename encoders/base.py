@@ -27,6 +27,7 @@ __all__ = [
     "Host",
     "Identity",
     "JointEncoder",
+    "Query",
     "Undecodable",
     "Vectors",
     "extra",
@@ -53,6 +54,12 @@ class Undecodable(PenchantError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Query(Struct, frozen=True):
+    """A text that asks for something: some models take it in another way than what may be found."""
+
+    text: str
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -129,6 +136,10 @@ class Encoder(ABC, Generic[Input, Prepared, Raw]):
         Raises:
             Undecodable: the input cannot be used.
         """
+
+    def prepare_query(self, one: Input) -> Prepared:
+        """Likewise, of a text that asks for something."""
+        return self.prepare(one)
 
     def size(self, prepared: Prepared) -> int:  # noqa: ARG002  a text's is how many tokens it has
         """How much of the budget an input takes."""

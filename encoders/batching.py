@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Encoder, Host, Undecodable, Vectors, extra
+from penchant.encoders.base import Encoder, Host, Query, Undecodable, Vectors, extra
 
 __all__ = ["Batcher", "Outcome", "Passes", "micro_batches", "prepare_all"]
 
@@ -75,6 +75,11 @@ class Passes(Generic[Prepared]):
                     else:
                         vectors[batch] = found
         return vectors
+
+    @property
+    def budget(self) -> int:
+        """Sizes that a pass takes now."""
+        return self._budget
 
     def filled_by(self, prepared: Iterable[Prepared]) -> bool:
         """Whether these inputs are enough for one micro-batch."""
@@ -203,12 +208,12 @@ class Batcher(Generic[Input, Prepared]):
             start += len(prepared)
 
 
-def prepare_all(encoder: Encoder[Input, Prepared, Any], inputs: Sequence[Input]) -> list[Prepared | Undecodable]:
+def prepare_all(encoder: Encoder[Any, Prepared, Any], inputs: Sequence[Any]) -> list[Prepared | Undecodable]:
     """Inputs prepared one by one, or why they cannot be."""
     prepared: list[Prepared | Undecodable] = []
     for one in inputs:
         try:
-            prepared.append(encoder.prepare(one))
+            prepared.append(encoder.prepare_query(one.text) if isinstance(one, Query) else encoder.prepare(one))
         except Undecodable as refusal:
             prepared.append(refusal)
     return prepared

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from penchant.encoders.base import Query
+
 __all__ = ["VectorCache", "keys_of"]
 
 KEY_BYTES = 16
@@ -15,15 +17,17 @@ OVERHEAD_BYTES = 300  # of an entry beside its numbers: the key, the array and t
 Vector = NDArray[np.float32]
 
 
-def keys_of(modality: str, inputs: Sequence[str] | Sequence[bytes]) -> list[bytes]:
+def keys_of(modality: str, inputs: Sequence[str] | Sequence[Query] | Sequence[bytes]) -> list[bytes]:
     """What stands for inputs of a modality: digests, for which nobody finds two contents."""
-    person = modality.encode()
-    return [
-        hashlib.blake2b(
-            one.encode(errors="surrogatepass") if isinstance(one, str) else one, digest_size=KEY_BYTES, person=person
-        ).digest()
-        for one in inputs
-    ]
+    return [key_of(modality, one) for one in inputs]
+
+
+def key_of(modality: str, one: str | Query | bytes) -> bytes:
+    """What stands for an input; for a text that asks something else, since its vector may be another."""
+    if isinstance(one, Query):
+        return key_of(f"{modality}-query", one.text)
+    content = one.encode(errors="surrogatepass") if isinstance(one, str) else one
+    return hashlib.blake2b(content, digest_size=KEY_BYTES, person=modality.encode()).digest()
 
 
 class VectorCache:
