@@ -1,6 +1,6 @@
 """What encoders run on: chosen by the settings among what torch finds."""
 
-from penchant.encoders.base import Host, extra
+from penchant.encoders.base import Decoder, Host, extra
 from penchant.errors import ConfigurationError
 from penchant.settings import EncoderSettings
 
@@ -9,8 +9,12 @@ __all__ = ["host_of"]
 CPU = "cpu"
 
 
-def host_of(settings: EncoderSettings) -> Host:
+def host_of(settings: EncoderSettings, *, decoder: Decoder | None = None) -> Host:
     """What encoders are to run on, and within.
+
+    Args:
+        settings: say so.
+        decoder: of what strangers send; None: the thread that prepares decodes.
 
     Raises:
         ConfigurationError: the device that is set is not there.
@@ -20,6 +24,7 @@ def host_of(settings: EncoderSettings) -> Host:
         autocast=settings.autocast,
         max_pixels=settings.max_pixels,
         max_audio_s=settings.max_audio_s,
+        decoder=decoder,
     )
 
 

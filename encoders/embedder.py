@@ -22,9 +22,10 @@ import structlog
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Encoder, Host, Undecodable, extra, unit_rows
+from penchant.encoders.base import Encoder, Host, Query, Undecodable, extra, unit_rows
 from penchant.encoders.batching import Batcher, Outcome
 from penchant.encoders.cache import VectorCache, keys_of
+from penchant.encoders.decoding.pool import DecodingPool
 from penchant.encoders.devices import host_of
 from penchant.encoders.registry import build, identity, slots, tower
 from penchant.settings import EncoderSettings
@@ -41,9 +42,17 @@ log = structlog.get_logger()
 
 
 class Content(Struct, frozen=True, kw_only=True):
-    """What an item, a post or an upload contains. Text of spaces alone is no text."""
+    """What an item, a post or an upload contains. Text of spaces alone is no text.
+
+    Attributes:
+        text: whatever there is to read.
+        asks: whether the text asks for something, as a search does.
+        images: encoded pictures.
+        sounds: encoded sounds.
+    """
 
     text: str = ""
+    asks: bool = False
     images: tuple[bytes, ...] = ()
     sounds: tuple[bytes, ...] = ()
 
@@ -108,7 +117,9 @@ class Embedder:
         self._cache = VectorCache(settings.cache_bytes)
         self._under_way: dict[bytes, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), "prepare")
+        threads = min(MAX_THREADS, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(threads, "prepare")
+        self._decoder = DecodingPool(settings, processes=threads)
         self._device = ThreadPoolExecutor(1, "forward")
 
     @property
@@ -156,11 +167,21 @@ class Embedder:
             for place in range(len(contents))
         ]
 
+    async def encoder(self, modality: str) -> tuple[Host, Encoder[Any, Any, Any]]:
+        """What embeds a modality, and what it runs on, loaded."""
+        host, encoders = await self.on_device(self._load)
+        return host, encoders[modality]
+
+    async def on_device(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Calls a function in the thread that owns the device."""
+        return await asyncio.get_running_loop().run_in_executor(self._device, function, *arguments)
+
     async def close(self) -> None:
-        """Waits for what is under way, and ends the threads."""
+        """Waits for what is under way, and ends threads and processes."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for executor in (self._pool, self._device):
             await asyncio.to_thread(executor.shutdown)
+        await asyncio.to_thread(self._decoder.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -171,7 +192,7 @@ class Embedder:
     async def _loaded(self) -> dict[str, Batcher[Any, Any]]:
         """A batcher for each modality; their encoders are loaded once, in the device's thread."""
         if self._batchers is None:
-            host, encoders = await self._on_device(self._load)
+            host, encoders = await self.on_device(self._load)
             self._batchers = self._batchers or {
                 modality: Batcher(
                     encoder, host, pool=self._pool, device=self._device, wait_s=self._settings.wait_ms / 1_000
@@ -183,21 +204,24 @@ class Embedder:
     def _load(self) -> tuple[Host, dict[str, Encoder[Any, Any, Any]]]:
         if self._encoders is None:
             extra("torch").set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) - 1))
-            host = host_of(self._settings)
+            host = host_of(self._settings, decoder=self._decoder)
             self._encoders = host, loaded(self._settings, host)
         return self._encoders
 
     async def _encode(
-        self, modality: str, batcher: Batcher[Any, Any], inputs: Iterable[Sequence[str] | Sequence[bytes]]
-    ) -> dict[str | bytes, Outcome]:
+        self,
+        modality: str,
+        batcher: Batcher[Any, Any],
+        inputs: Iterable[Sequence[str] | Sequence[Query] | Sequence[bytes]],
+    ) -> dict[str | Query | bytes, Outcome]:
         """For each distinct input its unit vector, or why there is none. What is known or under way is not begun."""
         distinct: list[Any] = list(dict.fromkeys(chain.from_iterable(inputs)))
         if not distinct:
             return {}
         loop = asyncio.get_running_loop()
         keys = await loop.run_in_executor(self._pool, keys_of, modality, distinct)
-        outcomes: dict[str | bytes, Outcome] = {}
-        awaited: dict[str | bytes, asyncio.Future[Outcome]] = {}
+        outcomes: dict[str | Query | bytes, Outcome] = {}
+        awaited: dict[str | Query | bytes, asyncio.Future[Outcome]] = {}
         fresh: dict[bytes, Any] = {}
         for one, key in zip(distinct, keys, strict=True):
             known = self._cache.get(key)
@@ -233,9 +257,6 @@ class Embedder:
                 self._cache.put(key, outcome)
             self._under_way.pop(key).set_result(outcome)
 
-    async def _on_device(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._device, function, *arguments)
-
 
 def loaded(settings: EncoderSettings, host: Host) -> dict[str, Encoder[Any, Any, Any]]:
     """The encoder of each modality; those of a joint slice are one model's towers."""
@@ -247,10 +268,12 @@ def loaded(settings: EncoderSettings, host: Host) -> dict[str, Encoder[Any, Any,
     return found
 
 
-def inputs_of(content: Content, modality: str) -> Sequence[str] | Sequence[bytes]:
+def inputs_of(content: Content, modality: str) -> Sequence[str] | Sequence[Query] | Sequence[bytes]:
     """What a content has of a modality."""
     if modality == TEXT:
-        return (content.text,) if content.text.strip() else ()
+        if not content.text.strip():
+            return ()
+        return (Query(content.text),) if content.asks else (content.text,)
     return content.images if modality == IMAGE else content.sounds
 
 
