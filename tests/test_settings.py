@@ -117,6 +117,11 @@ def test_variables_of_tests_and_of_open_mappings_are_let_through(monkeypatch):
         ({"recommend": {"returning": {"age": float("nan")}}}, "recommend.returning.age"),
         ({"worker": {"http_port": 70_000}}, "worker.http_port"),
         ({"log_level": "loud"}, "log_level"),
+        ({"encoders": {"media_hosts": ["https://example.org"]}}, "encoders.media_hosts.0"),
+        ({"encoders": {"media_hosts": ["Example.org"]}}, "encoders.media_hosts.0"),
+        ({"encoders": {"media_hosts": ["*.example.org"]}}, "encoders.media_hosts.0"),
+        ({"encoders": {"media_networks": ["10.0.0.1/8"]}}, "encoders.media_networks.0"),
+        ({"encoders": {"media_buckets": ["bucket/key"]}}, "encoders.media_buckets.0"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(flags, said):

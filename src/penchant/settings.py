@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -62,6 +63,10 @@ DAY_MS = 24 * HOUR_MS
 # Of a feature of the ranking. The learner publishes pins with what it learns, and far larger ones nobody would read.
 Pin = Annotated[float, Field(ge=-1_000, le=1_000)]
 
+MediaHost = Annotated[
+    str, Field(pattern=r"^(\*|([a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?)$")
+]
+MediaBucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 FusionMode = Literal[
     "learned", "concat", "average", "weighted", "attention", "deep", "F", "U", "R", "UR-concat", "UR-average", "M"
 ]
@@ -197,6 +202,20 @@ class EncoderSettings(Section):
         default=64 * 2**20, ge=0, description="for vectors of what was encoded lately; the same picture is encoded once"
     )
     media_roots: tuple[Path, ...] = Field(default=(), description="folders that file: references may point into")
+    media_hosts: tuple[MediaHost, ...] = Field(
+        default=(),
+        description='hosts that https: references may name, each as host or host:port; "*": any, at global addresses',
+    )
+    media_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(), description="networks beside the global ones that hosts named in media_hosts may lie in"
+    )
+    media_http: bool = Field(default=False, description="fetch from those hosts by http:, too, which anyone may alter")
+    media_buckets: tuple[MediaBucket, ...] = Field(
+        default=(), description="buckets that s3: references may name, read with the credentials that boto3 would find"
+    )
+    media_timeout_s: Positive = Field(
+        default=10.0, description="of an attempt to fetch a picture or sound; there are three, with pauses between"
+    )
     max_media_bytes: int = Field(default=8 * 2**20, ge=1, description="of one picture or sound")
     max_pixels: int = Field(default=40_000_000, ge=1, description="of one picture")
     max_audio_s: Positive = Field(default=60.0, description="how long a sound may be")
