@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant.encoders.base import FixedEncoder, Host, Undecodable, Vectors, extra, fingerprint, unit_rows
-from penchant.encoders.options.image import ColourShapeOptions
+from penchant.encoders.options.image import ColourHistogramOptions, ColourShapeOptions, OrientedGradientsOptions
 
-__all__ = ["ColourShape", "Pixels", "decode_picture", "pixels_of"]
+__all__ = ["ColourHistogram", "ColourShape", "OrientedGradients", "Pixels", "decode_picture", "pixels_of"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
@@ -36,6 +36,12 @@ SHAPES = BLOCKS * BLOCK**2 * ORIENTATIONS
 # Both parts have no negative component, so any two pictures would have a cosine of some 0.6. The mean component
 # over natural images, taken off, brings unrelated pictures near 0.2.
 COLOUR_MEAN, SHAPE_MEAN = 0.063, 0.060
+
+# Gradients alone are read finer. By the same measure: cells of 16 in 96 and nine orientations 0.29, of 8 in 64 and as
+# many 0.32 with twice as many components.
+FINE_SIDE, FINE_ORIENTATIONS, FINE_CELL, FINE_BLOCK = 56, 6, 8, 2
+FINE_SHAPES = (FINE_SIDE // FINE_CELL - FINE_BLOCK + 1) ** 2 * FINE_BLOCK**2 * FINE_ORIENTATIONS
+FINE_MEAN = 0.028
 
 Pixels = NDArray[np.uint8]
 
@@ -56,7 +62,7 @@ class ColourShape(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
     def __init__(self, options: ColourShapeOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
         self._host = host
         self._color = extra("skimage.color")
-        self._feature = extra("skimage.feature")
+        extra("skimage.feature")  # should it be missing, that is said now and not with the first picture
 
     def prepare(self, one: bytes) -> Pixels:
         """A picture, upright and squeezed to shape (48, 48, 3), RGB.
@@ -69,7 +75,7 @@ class ColourShape(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
     def forward(self, batch: Sequence[Pixels]) -> NDArray[np.float64]:
         """Colour and shape side by side, centred: shape (pictures, 288)."""
         colours = np.array([np.sqrt(colour_histogram(self._color.rgb2hsv(pixels))) for pixels in batch])
-        shapes = unit_rows(np.array([self._gradients(pixels) for pixels in batch]))
+        shapes = unit_rows(np.array([gradients(pixels, ORIENTATIONS, CELL, BLOCK) for pixels in batch]))
         return np.hstack(
             [
                 np.sqrt(1 - SHAPE_SHARE) * unit_rows(colours - COLOUR_MEAN),
@@ -81,15 +87,87 @@ class ColourShape(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
         """Unit vectors: shape (pictures, 288)."""
         return unit_rows(raw)
 
-    def _gradients(self, pixels: Pixels) -> NDArray[np.float64]:
-        """Histograms of the directions of edges, shape (216,), normalised block by block; of a flat picture zero."""
-        gradients: NDArray[np.float64] = self._feature.hog(
-            self._color.rgb2gray(pixels),
-            orientations=ORIENTATIONS,
-            pixels_per_cell=(CELL, CELL),
-            cells_per_block=(BLOCK, BLOCK),
-        )
-        return gradients
+
+class ColourHistogram(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
+    """Encoded pictures (bytes) to vectors of 72 components: the shares of as many colours.
+
+    Raises:
+        ConfigurationError: the optional part that encodes is not installed.
+    """
+
+    dimension = COLOURS
+    fingerprint = fingerprint("histogram", 1, SIDE, (HUES, SATURATIONS, VALUES), COLOUR_MEAN, BACKGROUND)
+
+    def __init__(self, options: ColourHistogramOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
+        self._host = host
+        self._color = extra("skimage.color")
+
+    def prepare(self, one: bytes) -> Pixels:
+        """A picture, upright and squeezed to shape (48, 48, 3), RGB.
+
+        Raises:
+            Undecodable: as `decode_picture`.
+        """
+        return pixels_of(one, self._host, side=SIDE, squeezed=True)
+
+    def forward(self, batch: Sequence[Pixels]) -> NDArray[np.float64]:
+        """Roots of the shares, centred: shape (pictures, 72). Of roots, the cosine is Bhattacharyya's coefficient."""
+        colours = [np.sqrt(colour_histogram(self._color.rgb2hsv(pixels))) for pixels in batch]
+        return np.array(colours, np.float64) - COLOUR_MEAN
+
+    def finish(self, raw: NDArray[np.float64]) -> Vectors:
+        """Unit vectors: shape (pictures, 72)."""
+        return unit_rows(raw)
+
+
+class OrientedGradients(FixedEncoder[bytes, Pixels, NDArray[np.float64]]):
+    """Encoded pictures (bytes) to vectors of 864 components: histograms of gradients by place.
+
+    Raises:
+        ConfigurationError: the optional part that encodes is not installed.
+    """
+
+    dimension = FINE_SHAPES
+    fingerprint = fingerprint("hog", 1, FINE_SIDE, (FINE_ORIENTATIONS, FINE_CELL, FINE_BLOCK), FINE_MEAN, BACKGROUND)
+
+    def __init__(self, options: OrientedGradientsOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
+        self._host = host
+        extra("skimage.feature")  # as above
+
+    def prepare(self, one: bytes) -> Pixels:
+        """A picture, upright and squeezed to shape (56, 56, 3), RGB.
+
+        Raises:
+            Undecodable: as `decode_picture`.
+        """
+        return pixels_of(one, self._host, side=FINE_SIDE, squeezed=True)
+
+    def forward(self, batch: Sequence[Pixels]) -> NDArray[np.float64]:
+        """Centred: shape (pictures, 864)."""
+        shapes = [gradients(pixels, FINE_ORIENTATIONS, FINE_CELL, FINE_BLOCK) for pixels in batch]
+        return unit_rows(np.array(shapes)).astype(np.float64) - FINE_MEAN
+
+    def finish(self, raw: NDArray[np.float64]) -> Vectors:
+        """Unit vectors: shape (pictures, 864)."""
+        return unit_rows(raw)
+
+
+def gradients(pixels: Pixels, orientations: int, cell: int, block: int) -> NDArray[np.float64]:
+    """Histograms of the directions of edges, one after the other, normalised by block; of a flat picture zero.
+
+    Args:
+        pixels: shape (height, width, 3).
+        orientations: bins of half a turn.
+        cell: side of what a histogram is of, in pixels.
+        block: side of what is normalised together, in cells.
+    """
+    found: NDArray[np.float64] = extra("skimage.feature").hog(
+        extra("skimage.color").rgb2gray(pixels),
+        orientations=orientations,
+        pixels_per_cell=(cell, cell),
+        cells_per_block=(block, block),
+    )
+    return found
 
 
 def pixels_of(data: bytes, host: Host, *, side: int, squeezed: bool = False) -> Pixels:
@@ -120,7 +198,8 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int, squeezed: bool = 
     image = extra("PIL.Image")
     try:
         with image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            check_size(*picture.size, max_pixels)
+            width, height = picture.size
+            check_size(width, height, max_pixels)
             return squeeze(picture, side) if squeezed else shrink(picture, side)
     except Undecodable:
         raise
