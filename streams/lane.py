@@ -112,7 +112,7 @@ class Lane:
         settings: of this process.
         handler: does the work.
         submit: hands a batch to the handler, perhaps by way of a stream processor.
-        positions: how far the store covers the log.
+        positions: how far the store covers the log; None: nothing of what the lane does is in it.
         publisher: publishes and commits.
         batch_records: taken at a time.
         clock: seconds, monotonic.
@@ -127,7 +127,7 @@ class Lane:
         settings: Settings,
         handler: Handler,
         submit: Submit,
-        positions: Positions,
+        positions: Positions | None,
         publisher: Publisher,
         batch_records: int,
         clock: Callable[[], float] = time.monotonic,
@@ -325,17 +325,23 @@ class Lane:
         handled = await self._retried("handle", lambda: self._submit(batch), batch)
         if handled is None:
             return
-        positions = {
-            (batch.topic, partition): Position(topic_id=self._identities[batch.topic], next_offset=offset)
-            for partition, offset in self._owned(batch).items()
-        }
-        await self._retried("position", lambda: self._positions.save(positions), batch)
+        await self._save_position(batch)
         owned = self._owned(batch)
         if owned:
             self._ledger.add(batch.topic, owned, handled, records=len(batch.records))
             self._wake.set()
         metrics.RECORDS.labels(self.name, batch.topic).inc(len(batch.records))
         metrics.BATCH_SECONDS.labels(self.name, batch.topic).observe(self._clock() - started)
+
+    async def _save_position(self, batch: Batch) -> None:
+        """Notes that the store covers a batch."""
+        if (known := self._positions) is None:
+            return
+        positions = {
+            (batch.topic, partition): Position(topic_id=self._identities[batch.topic], next_offset=offset)
+            for partition, offset in self._owned(batch).items()
+        }
+        await self._retried("position", lambda: known.save(positions), batch)
 
     def _owned(self, batch: Batch) -> dict[int, int]:
         """The batch's next offsets, of those partitions that have been this worker's ever since."""
@@ -433,7 +439,7 @@ class Lane:
         while not self._stopping:
             try:
                 found = self._describe(consumer, partitions)
-                stored = self._call(self._positions.load(found))
+                stored = self._call(self._covered(found))
                 starts = {
                     source: start_of(f"{source[0]}[{source[1]}]", found[source], stored.get(source)) for source in found
                 }
@@ -445,6 +451,16 @@ class Lane:
             else:
                 return starts
         return None
+
+    async def _covered(self, found: Mapping[SourceKey, PartitionLog]) -> Mapping[SourceKey, Position]:
+        """How far the store covers partitions; where nothing goes there, what is committed says it alone."""
+        if self._positions is not None:
+            return await self._positions.load(found)
+        return {
+            source: Position(topic_id=known.topic_id, next_offset=known.committed)
+            for source, known in found.items()
+            if known.committed is not None
+        }
 
     def _set_back(self, consumer: Consumer, starts: Mapping[SourceKey, int]) -> None:
         """Commits where to start, where more than that is committed: the store was set back, and lists are owed anew.

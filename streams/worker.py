@@ -360,7 +360,7 @@ def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handle
         content.LANE: (content.GROUP, content.TOPICS, parts.items.layout),
         interest.LANE: (interest.GROUP, interest.TOPICS, parts.profiles.layout),
         affinity.LANE: (affinity.GROUP, affinity.TOPICS, parts.rows.layout),
-        learner.LANE: (learner.GROUP, learner.TOPICS, parts.rows.layout),  # for its positions alone
+        learner.LANE: (learner.GROUP, learner.TOPICS, None),  # what it learns says itself how far it is
     }[name]
     topics = tuple(settings.prefixed(topic) for topic in inputs)
     is_content = name == content.LANE
@@ -371,7 +371,7 @@ def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handle
         settings=settings,
         handler=handler,
         submit=app.submit_to(handler, name, topics),
-        positions=Positions(parts.store, layout.name, settings.prefixed(group)),
+        positions=Positions(parts.store, layout.name, settings.prefixed(group)) if layout else None,
         publisher=open_publisher(settings, name),
         batch_records=settings.worker.content_batch_records if is_content else settings.worker.batch_records,
     )

@@ -388,6 +388,21 @@ async def test_a_store_that_was_set_back_catches_up(quick, lane_of):
     await second.stop()
 
 
+async def test_a_lane_that_stores_nothing_goes_on_from_what_is_committed(quick, lane_of):
+    """It keeps no positions, reads nothing again, and misses nothing."""
+    for sent in (range(90), range(90, 120)):
+        await send(quick, Topic.CLICKS, sent)
+        running = lane_of(quick)
+        running.lane._positions = None
+        running.start()
+        await until(lambda running=running, sent=sent: len(running.scribe.handled) == len(sent), running=[running])
+        await running.stop()
+        assert len(running.scribe.handled) == len(sent)
+    clicks = quick.prefixed(Topic.CLICKS)
+    assert not await running.positions.load([(clicks, number) for number in range(3)])
+    assert await outputs(quick) == expected(120, 0)
+
+
 async def test_lists_owed_to_a_store_that_was_set_back_survive_a_crash(quick, lane_of):
     """Where the store has caught up and the lists are not published yet, the next worker publishes them."""
     again = await set_back(quick, lane_of)

@@ -280,6 +280,22 @@ def test_two_workers_have_one_learner_and_another_goes_on_where_it_was_killed(ma
         assert same(learned_of(found), one_pass(values, names))
 
 
+def test_a_worker_goes_on_where_the_topic_of_examples_was_created_anew(make_stage, kafka):
+    """As `penchant topics check` may ask for: what was learned stays, and the new log is read from its beginning."""
+    with make_stage(kafka) as stage:
+        names = features_of(stage)
+        values = [example(seed, names) for seed in range(40)]
+        for part in (values[:20], values[20:]):
+            with stage.worker(LANE) as worker:
+                worker.await_ready()
+                stage.send(outputs(stage, part))
+                found = settled(stage, worker, 20)
+                assert worker.stop() == 0
+            recreate(stage.settings)
+        assert (found.examples, found.next_offset) == (40, 20)
+        assert same(learned_of(found), one_pass(values, names))
+
+
 async def test_without_transactions_nothing_counts_twice(handler, settings, publish):
     """What a crash between publishing and commit leaves is known by the weights that were published."""
     plain = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"transactions": False})})
