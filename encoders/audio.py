@@ -17,9 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant.encoders.base import FixedEncoder, Host, Undecodable, Vectors, extra, fingerprint, unit_rows
-from penchant.encoders.options.audio import MfccOptions
+from penchant.encoders.options.audio import LogMelOptions, MfccOptions
 
-__all__ = ["RATE_HZ", "MfccStatistics", "Samples", "decode_sound", "levelled", "resampled", "sound_of"]
+__all__ = [
+    "RATE_HZ",
+    "SILENCE",
+    "LogMelStatistics",
+    "MfccStatistics",
+    "Samples",
+    "decode_sound",
+    "levelled",
+    "resampled",
+    "sound_of",
+    "steady",
+]
 
 # The parsers that foreign bytes may reach, among the two dozen of libsndfile, and what each may hold.
 MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"FORM")
@@ -53,6 +64,7 @@ SPREAD_CENTRE = 1.7 - 0.6 * np.log(NUMBER)
 SPREAD_SCALE = 0.75
 CHANGE_CENTRE = -1.27
 CHANGE_SCALE = 0.29
+LEAST_ENERGY = 1e-6  # of a mel band, where there is none: far below what is heard at that level
 
 Samples = NDArray[np.float32]
 
@@ -95,7 +107,7 @@ class MfccStatistics(FixedEncoder[bytes, Samples, NDArray[np.float32]]):
                 "not-finite", "silent").
         """
         mono, rate = sound_of(one, self._host)
-        return levelled(resampled(mono, rate, RATE_HZ))
+        return levelled(resampled(steady(mono), rate, RATE_HZ))
 
     def forward(self, batch: Sequence[Samples]) -> NDArray[np.float32]:
         """Standardised statistics: shape (sounds, 90).
@@ -121,6 +133,44 @@ class MfccStatistics(FixedEncoder[bytes, Samples, NDArray[np.float32]]):
                 (np.log((changes + 1e-3) / (spread + 1e-3)) - CHANGE_CENTRE) / CHANGE_SCALE,
             ]
         )
+
+
+class LogMelStatistics(FixedEncoder[bytes, Samples, NDArray[np.float32]]):
+    """Encoded sounds (bytes) to vectors of 128 components: mean and spread of the logarithms of 64 mel bands.
+
+    Raises:
+        ConfigurationError: the optional part that encodes is not installed.
+    """
+
+    dimension = 2 * MELS
+    fingerprint = fingerprint("log-mel", 1, RATE_HZ, RATE_STEP_HZ, LEVEL, MELS, WINDOW, HOP, LOWEST_HZ, LEAST_ENERGY)
+
+    def __init__(self, options: LogMelOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
+        self._host = host
+        self._torch = extra("torch")
+        self._mels = extra("torchaudio.transforms").MelSpectrogram(
+            RATE_HZ, n_fft=WINDOW, hop_length=HOP, n_mels=MELS, f_min=LOWEST_HZ, pad_mode="constant"
+        )
+
+    def prepare(self, one: bytes) -> Samples:
+        """As `MfccStatistics.prepare`."""
+        mono, rate = sound_of(one, self._host)
+        return levelled(resampled(steady(mono), rate, RATE_HZ))
+
+    def forward(self, batch: Sequence[Samples]) -> NDArray[np.float32]:
+        """Statistics of each sound by itself: shape (sounds, 128). Standardised they tell sounds apart less well."""
+        statistics = []
+        with self._torch.inference_mode():
+            for samples in batch:
+                loudness = self._torch.log(
+                    self._mels(self._torch.from_numpy(samples)) + LEAST_ENERGY
+                )  # (bands, frames)
+                statistics.append(self._torch.cat([loudness.mean(dim=1), loudness.std(dim=1, correction=0)]).numpy())
+        return np.array(statistics, np.float32)
+
+    def finish(self, raw: NDArray[np.float32]) -> Vectors:
+        """Unit vectors: shape (sounds, 128)."""
+        return unit_rows(raw)
 
 
 def sound_of(data: bytes, host: Host) -> tuple[NDArray[np.float64], int]:
@@ -175,13 +225,8 @@ def check_header(file: Any, max_seconds: float) -> None:
         raise Undecodable("The sound has no samples", reason="empty")
 
 
-def resampled(mono: NDArray[np.float64], rate: int, wanted: int) -> Samples:
-    """Samples of one channel at another rate, without their constant, the highest peak brought to 1.
-
-    Args:
-        mono: shape (frames,).
-        rate: of `mono`, in Hz.
-        wanted: of the result, in Hz.
+def steady(mono: NDArray[np.float64]) -> Samples:
+    """Samples of one channel, shape (frames,), without their constant, the highest peak brought to 1.
 
     Raises:
         Undecodable: there is nothing to hear ("not-finite", "silent").
@@ -192,10 +237,17 @@ def resampled(mono: NDArray[np.float64], rate: int, wanted: int) -> Samples:
     if peak < SILENCE:
         raise Undecodable("The sound is silent", reason="silent")
     # By the peak first: squares of samples far out of range would overflow.
-    steady = ((mono - mono.mean()) / peak).astype(np.float32)
+    level: NDArray[np.float64] = (mono - mono.mean()) / peak
+    return level.astype(np.float32)
+
+
+def resampled(samples: Samples, rate: int, wanted: int) -> Samples:
+    """Samples of one channel, shape (frames,), at another rate; both in Hz."""
     taken = max(RATE_STEP_HZ, round(rate / RATE_STEP_HZ) * RATE_STEP_HZ)
-    samples: Samples = extra("torchaudio.functional").resample(extra("torch").from_numpy(steady), taken, wanted).numpy()
-    return samples
+    brought: Samples = (
+        extra("torchaudio.functional").resample(extra("torch").from_numpy(samples), taken, wanted).numpy()
+    )
+    return brought
 
 
 def levelled(samples: Samples) -> Samples:

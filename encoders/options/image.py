@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from penchant.encoders.options.base import InJoint, ModelOptions, Options
+from penchant.encoders.options.base import InJoint, ModelOptions, Options, PinnedOptions
 from penchant.section import Finite, Positive
 
 __all__ = [
@@ -39,7 +39,7 @@ class OrientedGradientsOptions(Options):
     kind: Literal["hog"] = "hog"
 
 
-class SiftWordsOptions(Options):
+class SiftWordsOptions(PinnedOptions):
     """Which of a vocabulary of local patterns (SIFT) a picture has."""
 
     encoder: ClassVar[str] = "penchant.encoders.sift:SiftWords"
