@@ -405,10 +405,12 @@ def explain(problem: Mapping[str, Any]) -> str:
     """One validation problem in one line, with the nearest known key where the key is unknown."""
     key = ".".join(without_tags(problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        paths = (*setting_paths(Settings), *option_paths(Settings))
-        near = difflib.get_close_matches(key, [".".join(path) for path in paths], 1)
+        known = [".".join(path) for path in (*setting_paths(Settings), *option_paths(Settings))]
+        if key in known:  # an option of another kind
+            return f"{key}: no option of this kind; `penchant encoders list` shows those of each"
+        near = difflib.get_close_matches(key, known, 1)
         return f"{key}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
-    return f"{key}: {problem['msg']}"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 def without_tags(place: tuple[str | int, ...]) -> Iterator[str]:

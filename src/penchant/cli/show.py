@@ -39,7 +39,7 @@ def show_settings(ctx: typer.Context, *, as_json: Annotated[bool, Json] = False)
     rows = []
     for path in setting_paths(Settings):
         field, value = look_up(settings, path)
-        if isinstance(value, BaseModel):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             continue
         default = field.get_default(call_default_factory=True, validated_data={})
         rows.append((".".join(path), shown(path, value), shown(path, default), field.description or ""))
@@ -65,6 +65,8 @@ def shown(path: tuple[str, ...], value: Any) -> str:
         return HIDDEN if value.get_secret_value() else ""
     if path == ("kafka", "options"):
         value = {name: HIDDEN if SECRET_OPTION.search(name) else option for name, option in value.items()}
+    if isinstance(value, BaseModel):  # of one kind among several
+        value = {"kind": value.model_dump()["kind"], **value.model_dump(mode="json", exclude_defaults=True)}
     if isinstance(value, dict | bool):
         return json.dumps(value)
     if isinstance(value, tuple):
