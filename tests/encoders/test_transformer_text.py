@@ -14,10 +14,12 @@ from sentence_transformers.sentence_transformer import modules
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from penchant.encoders.base import Host, Undecodable
+from penchant.encoders.embedder import Content, Embedder
 from penchant.encoders.options.text import TransformerTextOptions
 from penchant.encoders.registry import build, identity
 from penchant.encoders.transformer_text import TransformerText
 from penchant.errors import ConfigurationError
+from penchant.settings import EncoderSettings
 
 TEXTS = [
     "A heist film set in Lisbon, with an ensemble cast.",
@@ -236,6 +238,18 @@ def test_an_instruction_goes_before_a_search(saved, upstream):
     expected = whole.encode(TEXTS, prompt="Instruct: find\nQuery: ")
     assert cosines(encode(encoder, TEXTS, query=True), expected).min() >= 0.9999
     assert cosines(encode(encoder, TEXTS), whole.encode(TEXTS)).min() >= 0.9999
+
+
+async def test_a_search_and_an_item_of_one_text_have_each_its_vector(saved):
+    """What asks is embedded with the prefix for it, beside an item of the same words, and found again as such."""
+    options = TransformerTextOptions(model=str(saved("bert")), pooling="mean", query_prefix="how: ")
+    encoder = build(options, Host())
+    async with Embedder(EncoderSettings(text=options, threads=1)) as embedder:
+        for _ in range(2):  # the second time from the cache
+            search, item = await embedder.embed([Content(text="jazz", asks=True), Content(text="jazz")])
+            np.testing.assert_allclose(search.slices["text"], encode(encoder, ["jazz"], query=True)[0], atol=1e-5)
+            np.testing.assert_allclose(item.slices["text"], encode(encoder, ["jazz"])[0], atol=1e-5)
+    assert search.slices["text"] @ item.slices["text"] < 0.99
 
 
 def test_first_components_may_be_kept(saved, upstream):
