@@ -6,6 +6,7 @@ tensors and nothing else.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,13 @@ class Checkpoint(Struct, frozen=True):
     content: tuple[object, ...]
 
 
-def find_checkpoint(options: ModelOptions, *, fetch: bool) -> Checkpoint:
+def find_checkpoint(options: ModelOptions, *, fetch: bool, beside: Sequence[str] = ()) -> Checkpoint:
     """The files of a model.
 
     Args:
         options: name the model.
         fetch: from the hub what is not here yet.
+        beside: names of further files that outputs depend on, where they are there.
 
     Raises:
         ConfigurationError: there is no such model, or none that may be loaded (pickled weights, code of its own).
@@ -62,7 +64,7 @@ def find_checkpoint(options: ModelOptions, *, fetch: bool) -> Checkpoint:
             f"The model folder {options.model} has no revisions",
             hint="Leave `revision` out: the files of a folder are known by their digests.",
         )
-    folder = model_folder(options, WANTED, fetch=fetch)
+    folder = model_folder(options, (*WANTED, *beside), fetch=fetch)
     if not (folder / CONFIG).is_file():
         raise ConfigurationError(
             f"The model folder {folder} has no {CONFIG}", hint="Give a folder as `save_pretrained` writes it."
@@ -74,7 +76,7 @@ def find_checkpoint(options: ModelOptions, *, fetch: bool) -> Checkpoint:
                 f"The model in {folder} brings code of its own ({name} has `auto_map`), which penchant does not run",
                 hint="Choose a model whose architecture is one of transformers' own.",
             )
-    names = [*weights(folder), *(name for name in DESCRIPTIONS if (folder / name).is_file())]
+    names = [*weights(folder), *(name for name in (*DESCRIPTIONS, *beside) if (folder / name).is_file())]
     return Checkpoint(folder=folder, config=config, content=contents(options, folder, names))
 
 

@@ -21,7 +21,7 @@ from penchant.encoders.base import Encoder, Host, Identity, Vectors, extra, fing
 from penchant.encoders.checkpoint import find_checkpoint
 from penchant.encoders.models import contents, model_folder
 from penchant.encoders.options.audio import ListeningOptions, TorchaudioOptions, TransformersAudioOptions
-from penchant.encoders.pretrained import load_extractor, load_model
+from penchant.encoders.pretrained import load_model, load_part
 from penchant.errors import ConfigurationError
 
 __all__ = ["TorchaudioPipeline", "TransformersAudio", "heard", "windows"]
@@ -100,7 +100,7 @@ class TransformersAudio(Listener):
         found = self.identify(options)
         self.dimension, self.fingerprint = found.dimension, found.fingerprint
         self._pooler = options.pooling == "pooler"
-        self._extractor = load_extractor(folder)
+        self._extractor = load_part(folder, "AutoFeatureExtractor")
         self.rate = int(self._extractor.sampling_rate)
         self._model = load_model(folder).to(host.device)
         self._name = self._model.main_input_name

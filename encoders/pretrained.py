@@ -1,4 +1,4 @@
-"""Loading transformers' models, their extractors and processors from a folder, as safely as they allow."""
+"""Loading transformers' models, and what goes with them, from a folder, as safely as they allow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from penchant.encoders.base import extra
 from penchant.errors import ConfigurationError
 
-__all__ = ["load_extractor", "load_model", "load_processor"]
+__all__ = ["load_model", "load_part"]
 
 SAFELY = {"local_files_only": True, "trust_remote_code": False}
 # Weights that a model may lack: they are used in training alone, or not by what is asked of it here.
@@ -47,32 +47,22 @@ def load_model(folder: Path, kind: str = "AutoModel", unused: Sequence[str] = UN
     return model.eval()
 
 
-def load_extractor(folder: Path) -> Any:
-    """What turns samples into what a model takes.
+def load_part(folder: Path, kind: str) -> Any:
+    """What goes with a model: what prepares its inputs, or reads what it says.
+
+    Args:
+        folder: checked by `find_checkpoint`.
+        kind: transformers' class that loads it, such as "AutoTokenizer".
 
     Raises:
         ConfigurationError: it cannot be loaded.
     """
     try:
-        return extra("transformers").AutoFeatureExtractor.from_pretrained(folder, **SAFELY)
+        return getattr(extra("transformers"), kind).from_pretrained(folder, **SAFELY)
     except ConfigurationError:
         raise
-    except Exception as error:
-        raise failure("feature extractor", folder, error) from error
-
-
-def load_processor(folder: Path) -> Any:
-    """What prepares all that a model takes, and reads what it says.
-
-    Raises:
-        ConfigurationError: it cannot be loaded.
-    """
-    try:
-        return extra("transformers").AutoProcessor.from_pretrained(folder, **SAFELY)
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        raise failure("processor", folder, error) from error
+    except Exception as error:  # as above
+        raise failure(kind.removeprefix("Auto"), folder, error) from error
 
 
 def failure(what: str, folder: Path, error: Exception) -> ConfigurationError:

@@ -232,8 +232,8 @@ def test_models_that_cannot_be_used_are_refused_with_what_to_do(saved, pipeline,
     cases = {
         "no pipeline CONVTASNET": options.model_copy(update={"pipeline": "CONVTASNET_BASE_LIBRI2MIX"}),
         "has no tiny.pth": options.model_copy(update={"model": str(text)}),
-        "feature extractor": TransformersAudioOptions(model=str(deaf)),
-        "extractor in": TransformersAudioOptions(model=str(text)),
+        "FeatureExtractor in": TransformersAudioOptions(model=str(deaf)),
+        "The FeatureExtractor": TransformersAudioOptions(model=str(text)),
     }
     for words, case in cases.items():
         with pytest.raises(ConfigurationError, match=words) as refused:
