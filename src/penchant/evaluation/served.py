@@ -78,7 +78,10 @@ class Served:
         self._published: dict[int, list[str]] = {}
         self._pending: list[Event] = []
         self._now = 0.0  # of the stream, seconds
-        self._loop.run_until_complete(self._fill(slices))
+        self._slices = slices
+        self._times = came_up(stream)
+        self._coming = np.argsort(self._times, kind="stable")  # codes of those that are not in the store yet
+        self._loop.run_until_complete(self._parts.open())
 
     def scores(self, event: Event, unseen: NDArray[np.int64]) -> Vectors:
         """By how far up an item is on the list: its places counted from below; 0 where it is not there."""
@@ -107,24 +110,24 @@ class Served:
         self._loop.close()
         self._folder.cleanup()
 
-    async def _fill(self, slices: Mapping[str, Vectors]) -> None:
-        """Puts the catalogue into the store. What came up nobody knows when came with the stream."""
-        await self._parts.open()
-        stream = self._stream
-        begin = int(stream.time[0]) if len(stream) else 0
-        released = np.full(len(stream.items), UNKNOWN_TIME) if stream.released is None else stream.released
-        times = np.where(released == UNKNOWN_TIME, begin, released).tolist()
-        for start in range(0, len(stream.items), PUT):
-            contents = []
-            for code in range(start, min(start + PUT, len(stream.items))):
-                content = self._parts.space.fuse({name: vectors[code] for name, vectors in slices.items()})
-                listed = bool(stream.listed[code]) and content is not None
-                contents.append((Item(item_id=stream.items[code], version=(times[code], 0, 0), listed=listed), content))
+    async def _put(self, until_ms: float) -> None:
+        """Puts what has come up by a moment into the store, as the content lane would have."""
+        count = int(np.searchsorted(self._times[self._coming], until_ms, "right"))
+        due, self._coming = self._coming[:count], self._coming[count:]
+        for start in range(0, len(due), PUT):
+            contents = [self._content(int(code)) for code in due[start : start + PUT]]
             await self._parts.items.put(contents)
+
+    def _content(self, code: int) -> tuple[Item, Vectors | None]:
+        """An item as it is stored."""
+        content = self._parts.space.fuse({name: vectors[code] for name, vectors in self._slices.items()})
+        listed = bool(self._stream.listed[code]) and content is not None
+        return Item(item_id=self._stream.items[code], version=(int(self._times[code]), 0, 0), listed=listed), content
 
     def _list(self, user: int, now_ms: int) -> list[str]:
         """What a worker would recommend to a user at a moment: item ids, best first."""
         self._now = now_ms / 1_000
+        self._loop.run_until_complete(self._put(now_ms))
         return self._loop.run_until_complete(self._ranked(self._stream.users[user], now_ms))
 
     async def _ranked(self, user: str, now_ms: int) -> list[str]:
@@ -168,6 +171,14 @@ def space_for(slices: Mapping[str, Vectors], settings: Settings) -> Space:
         settings.fusion.shares,
         graph_dimension=dimensions.get(GRAPH, 0),
     )
+
+
+def came_up(stream: Stream) -> NDArray[np.int64]:
+    """When items came up, epoch milliseconds: with the stream's first event where nobody knows; shape (m,)."""
+    begin = int(stream.time[0]) if len(stream) else 0
+    if stream.released is None:
+        return np.full(len(stream.items), begin)
+    return np.where(stream.released == UNKNOWN_TIME, begin, stream.released)
 
 
 def before_each(stream: Stream, probes: NDArray[np.int64]) -> frozenset[int]:
