@@ -140,7 +140,9 @@ class ContentHandler:
             except Undecodable as error:
                 refused.append(Refused(one.kind, error.reason, str(error)))
         images, sounds = tuple(media[MediaKind.IMAGE]), tuple(media[MediaKind.AUDIO])
-        return Content(text=draft.text, images=images, sounds=sounds), refused
+        # A post that is shown to nobody, and shows nothing, is a search.
+        asks = not draft.recommendable and not draft.media
+        return Content(text=draft.text, asks=asks, images=images, sounds=sounds), refused
 
     def _item(
         self, draft: Draft, embedded: Embedded, unread: Sequence[Refused], place: Place | None

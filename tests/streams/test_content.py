@@ -6,6 +6,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from penchant.encoders.embedder import Embedder
@@ -38,13 +39,18 @@ def picture(colour="red"):
     return file.getvalue()
 
 
-@pytest.fixture(scope="module")
-def embedder():
+# One event loop for all: an embedder belongs to the one that it is first used in.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def embedder():
     """The real encoders, loaded once."""
-    return Embedder(load_settings().encoders)
+    async with Embedder(load_settings().encoders) as embedder:
+        yield embedder
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def items(tmp_path):
     """Items of an embedded store."""
     settings = load_settings()
@@ -157,6 +163,33 @@ async def test_private_posts_are_embedded_and_not_listed(handler, items):
     [ready] = announced(await handler.handle(batch("posts", search)))
     assert not (await items.get([ready.item_id]))[ready.item_id].listed
     assert (await items.vectors([ready.item_id]))[ready.item_id] is not None
+
+
+async def test_a_search_is_embedded_as_what_asks(handler, embedder, monkeypatch):
+    """Models that take a search in another way than what may be found are told which is which."""
+    embed, seen = embedder.embed, {}
+
+    async def watched(contents):
+        seen.update({content.text: content.asks for content in contents})
+        return await embed(contents)
+
+    monkeypatch.setattr(embedder, "embed", watched)
+    await handler.handle(batch("items", Item(item_id="i", title="a film")))
+    await handler.handle(
+        batch(
+            "posts",
+            Post(event_id="s", user_id="ada", text="old maps", recommendable=False),
+            Post(event_id="p", user_id="ada", text="a poem"),
+            Post(
+                event_id="q",
+                user_id="ada",
+                text="my garden",
+                media=(Media(kind="image", data=picture()),),
+                recommendable=False,
+            ),
+        )
+    )
+    assert seen == {"a film": False, "old maps": True, "a poem": False, "my garden": False}
 
 
 async def test_what_cannot_be_read_is_a_dead_letter_with_its_bytes(handler):
