@@ -26,7 +26,7 @@ def of_kinds():
     """All kinds of encoders, by setting."""
     return [
         (section, kind)
-        for section in ("text", "image", "audio", "joint", "speech")
+        for section in SECTIONS
         for kind in kinds(EncoderSettings.model_fields[section])
     ]
 
