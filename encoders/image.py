@@ -195,6 +195,8 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int, squeezed: bool = 
     """
     if not data:
         raise Undecodable("The image has no bytes", reason="empty")
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        check_size(*webp_size(data), max_pixels)
     image = extra("PIL.Image")
     try:
         with image.open(io.BytesIO(data), formats=FORMATS) as picture:
@@ -210,6 +212,17 @@ def decode_picture(data: bytes, *, max_pixels: int, side: int, squeezed: bool = 
     except Exception as error:  # noqa: BLE001  a parser of foreign bytes raises what it likes, struct.error to SyntaxError
         # The kind of the error alone: its text may quote the picture.
         raise Undecodable(f"The image is damaged ({type(error).__name__})", reason="corrupt") from None
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a WebP declares (RFC 9649): its decoder takes memory for them as it opens, the only one."""
+    kind, start = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(start[4:7], "little"), 1 + int.from_bytes(start[7:10], "little")
+    if kind == b"VP8L":
+        sizes = int.from_bytes(start[1:5], "little")
+        return 1 + (sizes & 0x3FFF), 1 + (sizes >> 14 & 0x3FFF)
+    return int.from_bytes(start[6:8], "little") & 0x3FFF, int.from_bytes(start[8:10], "little") & 0x3FFF
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from penchant.encoders.base import Undecodable
 from penchant.encoders.embedder import Content, Embedded, Embedder
-from penchant.encoders.media import read_media
+from penchant.encoders.media import MediaReader
 from penchant.profile.items import Item, Items, Refused
 from penchant.profile.places import Place
 from penchant.settings import Settings
@@ -25,7 +25,7 @@ from penchant.streams import metrics
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, encode
 from penchant.streams.dead_letters import dead_letter
 from penchant.streams.entities import EntityKeeper
-from penchant.streams.events import ItemReady, MediaKind
+from penchant.streams.events import ItemReady, Media, MediaKind
 from penchant.streams.interpret import Draft, Reader
 from penchant.streams.lane import Batch
 from penchant.streams.ledger import Due, Handled
@@ -45,21 +45,29 @@ class ContentHandler:
     """Embeds items and stores them.
 
     Args:
-        settings: names of topics, and what media may be read.
+        settings: names of topics.
         reader: reads records.
         embedder: embeds.
         items: where they go.
         entities: keeps what is published of the knowledge graph, and gives items their places in it.
+        media: reads what records refer to.
     """
 
     def __init__(
-        self, settings: Settings, reader: Reader, embedder: Embedder, items: Items, entities: EntityKeeper
+        self,
+        settings: Settings,
+        reader: Reader,
+        embedder: Embedder,
+        items: Items,
+        entities: EntityKeeper,
+        *,
+        media: MediaReader,
     ) -> None:
         self._topics = {settings.prefixed(topic): topic for topic in TOPICS}
         self._item_ready = settings.prefixed(Topic.ITEM_READY)
         self._dead_letters = settings.prefixed(Topic.DEAD_LETTERS)
-        self._encoder_settings = settings.encoders
         self._reader = reader
+        self._media = media
         self._embedder = embedder
         self._items = items
         self._places = entities.places
@@ -122,7 +130,7 @@ class ContentHandler:
         return written
 
     async def _embed(self, drafts: Sequence[Draft]) -> list[tuple[Item, Vector | None]]:
-        resolved = await asyncio.gather(*(asyncio.to_thread(self._resolve, draft) for draft in drafts))
+        resolved = await asyncio.gather(*map(self._resolve, drafts))
         embedded = await self._embedder.embed([content for content, _ in resolved])
         places = await self._places.of(draft.item.entity for draft in drafts)
         return [
@@ -130,19 +138,26 @@ class ContentHandler:
             for draft, result, (_, refused) in zip(drafts, embedded, resolved, strict=True)
         ]
 
-    def _resolve(self, draft: Draft) -> tuple[Content, list[Refused]]:
-        """Reads a draft's media; blocks."""
+    async def _resolve(self, draft: Draft) -> tuple[Content, list[Refused]]:
+        """Reads a draft's media, all at once."""
         media: dict[MediaKind, list[bytes]] = {kind: [] for kind in MediaKind}
         refused: list[Refused] = []
-        for one in draft.media:
-            try:
-                media[one.kind].append(read_media(one.uri, one.data, self._encoder_settings))
-            except Undecodable as error:
-                refused.append(Refused(one.kind, error.reason, str(error)))
+        found = await asyncio.gather(*map(self._content_of, draft.media))
+        for one, content in zip(draft.media, found, strict=True):
+            if isinstance(content, Undecodable):
+                refused.append(Refused(one.kind, content.reason, str(content)))
+            else:
+                media[one.kind].append(content)
         images, sounds = tuple(media[MediaKind.IMAGE]), tuple(media[MediaKind.AUDIO])
         # A post that is shown to nobody, and shows nothing, is a search.
         asks = not draft.recommendable and not draft.media
         return Content(text=draft.text, asks=asks, images=images, sounds=sounds), refused
+
+    async def _content_of(self, one: Media) -> bytes | Undecodable:
+        try:
+            return await self._media.read(one.uri, one.data)
+        except Undecodable as refusal:
+            return refusal
 
     def _item(
         self, draft: Draft, embedded: Embedded, unread: Sequence[Refused], place: Place | None

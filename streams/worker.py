@@ -17,6 +17,7 @@ from msgspec import Struct
 from penchant.deep.mode import DeepMode, deep_mode
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.embedder import space as encoder_space
+from penchant.encoders.media import MediaReader
 from penchant.errors import ConfigurationError, Unavailable
 from penchant.profile.cache import ItemVectors
 from penchant.profile.fusion import Space, space_of
@@ -299,7 +300,8 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             stack.push_async_callback(embedder.close)
             tasks.append(asyncio.create_task(warmed_up(embedder, running), name="warm-up"))
             keeper = EntityKeeper(parts.entities, parts.places, settings.fusion.graph_dimension)
-            handler: Handler = content.ContentHandler(settings, reader, embedder, parts.items, keeper)
+            media = await stack.enter_async_context(MediaReader(settings.encoders))
+            handler: Handler = content.ContentHandler(settings, reader, embedder, parts.items, keeper, media=media)
             running[content.LANE] = lane = build_lane(settings, parts, app, handler, content.LANE)
             tasks.append(asyncio.create_task(follower(settings, keeper, lane), name="places"))
         if interest.LANE in lanes:

@@ -66,5 +66,19 @@ def configure_logging(level: str, *, json: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     # These narrate what penchant says better itself.
-    for chatty in ("faust", "mode", "aiokafka", "httpx", "qdrant_client", "uvicorn", "transformers", "matplotlib"):
+    # And what fetches media would say from where.
+    for chatty in (
+        "faust",
+        "mode",
+        "aiokafka",
+        "httpx",
+        "httpcore",
+        "botocore",
+        "aiobotocore",
+        "s3fs",
+        "qdrant_client",
+        "uvicorn",
+        "transformers",
+        "matplotlib",
+    ):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from penchant.encoders.base import Host, Undecodable
-from penchant.encoders.image import FORMATS, ColourShape, membership
+from penchant.encoders.image import FORMATS, ColourShape, decode_picture, membership, webp_size
 from penchant.encoders.options.image import ColourShapeOptions
 
 REASONS = {"empty", "unsupported-format", "too-large", "corrupt"}
@@ -205,3 +205,17 @@ def test_natural_images_find_their_kind(colour_shape, real_data):
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -1)
     assert (classes[similarity.argmax(axis=1)] == classes).mean() > 0.27
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}, {"save_all": True}]
+)
+def test_the_size_of_a_webp_is_known_before_it_is_opened(options):
+    """Its decoder would take memory for what a header declares: in each of the format's three kinds."""
+    for size in ((1, 1), (300, 77), (5_000, 3)):
+        assert webp_size(save(Image.new("RGB", size), "WEBP", **options)) == size
+    small = save(Image.new("RGB", (8, 8)), "WEBP", lossless=True)
+    huge = small[:21] + b"\xff\xff\xff\x0f" + small[25:]
+    with pytest.raises(Undecodable, match="16384 x 16384") as refused:
+        decode_picture(huge, max_pixels=40_000_000, side=8)
+    assert refused.value.reason == "too-large"

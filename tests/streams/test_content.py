@@ -11,6 +11,7 @@ from PIL import Image
 
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.embedder import space as encoder_space
+from penchant.encoders.media import MediaReader
 from penchant.profile.entities import GraphModel
 from penchant.profile.fusion import space_of
 from penchant.profile.graph import Graph
@@ -75,7 +76,8 @@ def handler(embedder, items, graph):
     settings = load_settings()
     entities = Entities(items._store, "entities")
     keeper = EntityKeeper(entities, Places(items, entities, graph), 4)
-    return ContentHandler(settings, Reader(Identity("key"), settings.profile), embedder, items, keeper)
+    media = MediaReader(settings.encoders)
+    return ContentHandler(settings, Reader(Identity("key"), settings.profile), embedder, items, keeper, media=media)
 
 
 def batch(topic, *events, first=0, key=None):
