@@ -19,21 +19,27 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Encoder, Host, Query, Undecodable, extra, unit_rows
+from penchant.encoders.base import Encoder, Host, Identity, Query, Undecodable, extra, fingerprint, unit_rows
 from penchant.encoders.batching import Batcher, Outcome
 from penchant.encoders.cache import VectorCache, keys_of
 from penchant.encoders.decoding.pool import DecodingPool
 from penchant.encoders.devices import host_of
 from penchant.encoders.registry import build, identity, slots, tower
+from penchant.encoders.speech import SpeechToText, identify_speech
+from penchant.encoders.transcripts import Transcripts
 from penchant.settings import EncoderSettings
 
 __all__ = ["AUDIO", "IMAGE", "MODALITIES", "TEXT", "Content", "Embedded", "Embedder", "Refusal", "Space", "space"]
 
 TEXT, IMAGE, AUDIO = MODALITIES = ("text", "image", "audio")
 MAX_THREADS = 4
+# A yellow square and half a red one on blue, 12 by 12, GIF: something to see, for encoders that look for it.
+EXAMPLE_PICTURE = (
+    "R0lGODdhDAAMAIEAAPrcKDx4vsgePAAAACwAAAAADAAMAAAIKwADCBxIsKDBgwgFAli48CDDhgYfAnD4MICAiwMlWsSI8KKAhB5BckwoMCAAOw=="
+)
 
 Vector = NDArray[np.float32]
 Result = TypeVar("Result")
@@ -92,6 +98,10 @@ def space(settings: EncoderSettings) -> Space:
     """
     chosen = slots(settings)
     identities = {slot.name: identity(slot.options) for slot in chosen}
+    if settings.speech is not None:  # the same content has another text with it, or with another
+        read = next(slot.name for slot in chosen if TEXT in slot.modalities)
+        together = fingerprint(identities[read].fingerprint, identify_speech(settings.speech))
+        identities[read] = Identity(dimension=identities[read].dimension, fingerprint=together)
     return Space(
         dimensions={name: found.dimension for name, found in identities.items()},
         fingerprints={name: found.fingerprint for name, found in identities.items()},
@@ -114,6 +124,7 @@ class Embedder:
         self._space = space(settings)
         self._encoders: tuple[Host, dict[str, Encoder[Any, Any, Any]]] | None = None
         self._batchers: dict[str, Batcher[Any, Any]] | None = None
+        self._transcripts: Transcripts | None = None
         self._cache = VectorCache(settings.cache_bytes)
         self._under_way: dict[bytes, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,6 +160,7 @@ class Embedder:
             ConfigurationError: as `warm_up`.
         """
         batchers = await self._loaded()
+        contents = await self._with_speech(contents)
         inputs = {modality: [inputs_of(content, modality) for content in contents] for modality in MODALITIES}
         found = dict(
             zip(
@@ -201,11 +213,27 @@ class Embedder:
             }
         return self._batchers
 
+    async def _with_speech(self, contents: Sequence[Content]) -> Sequence[Content]:
+        """Contents whose texts have what is said in their sounds, where the settings have that written down."""
+        if self._transcripts is None:
+            return contents
+        said = await self._transcripts.of(chain.from_iterable(content.sounds for content in contents))
+        return [
+            structs.replace(
+                content, text="\n".join(filter(None, [content.text, *(said[one] for one in content.sounds)]))
+            )
+            for content in contents
+        ]
+
     def _load(self) -> tuple[Host, dict[str, Encoder[Any, Any, Any]]]:
         if self._encoders is None:
             extra("torch").set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) - 1))
             host = host_of(self._settings, decoder=self._decoder)
-            self._encoders = host, loaded(self._settings, host)
+            encoders = loaded(self._settings, host)
+            if self._settings.speech is not None:
+                speech = SpeechToText(self._settings.speech, host)
+                self._transcripts = Transcripts(speech, pool=self._pool, device=self._device)
+            self._encoders = host, encoders
         return self._encoders
 
     async def _encode(
@@ -313,5 +341,4 @@ def example() -> Content:
         file.setsampwidth(2)
         file.setframerate(16_000)
         file.writeframes(bytes(range(256)) * 16)
-    pixel = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAAAAAAALAAAAAABAAEAAAIBRAA7")
-    return Content(text="an example", images=(pixel,), sounds=(sound.getvalue(),))
+    return Content(text="an example", images=(base64.b64decode(EXAMPLE_PICTURE),), sounds=(sound.getvalue(),))

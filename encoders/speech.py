@@ -16,6 +16,7 @@ from penchant.encoders.checkpoint import Checkpoint, find_checkpoint
 from penchant.encoders.listening import Windows, heard, windows
 from penchant.encoders.options.speech import SpeechOptions
 from penchant.encoders.pretrained import load_model, load_part
+from penchant.errors import ConfigurationError
 
 __all__ = ["SpeechToText", "identify_speech"]
 
@@ -36,7 +37,12 @@ class SpeechToText:
         self._host = host
         self._torch = extra("torch")
         checkpoint = found(options, fetch=True)
-        self.fingerprint = identify_speech(options)
+        self.fingerprint = identify_speech(options.model_copy(update={"pin": ""}))
+        if options.pin not in ("", self.fingerprint):
+            raise ConfigurationError(
+                f"The model of speech is {self.fingerprint}, and {options.pin} is pinned",
+                hint="Vectors of texts with other transcripts are never mixed: give that model, or pin this one.",
+            )
         self._extractor = load_part(checkpoint.folder, "AutoFeatureExtractor")
         self._tokenizer = load_part(checkpoint.folder, "AutoTokenizer")
         self._writes = checkpoint.config.get("model_type") in WRITERS

@@ -1,6 +1,6 @@
 """Options of what writes down what is said."""
 
-from typing import ClassVar
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ __all__ = ["SpeechOptions"]
 class SpeechOptions(ModelOptions):
     """Speech to text by transformers: Whisper and its like, or any model that spells by CTC (wav2vec 2.0 …)."""
 
-    encoder: ClassVar[str] = "penchant.encoders.speech:SpeechToText"
+    kind: Literal["transformers"] = "transformers"
     pin: str = Field(
         default="",
         pattern=r"^([0-9a-f]{16})?$",

@@ -29,6 +29,7 @@ from penchant.encoders.options.base import InJoint, JointOptions, Options
 from penchant.encoders.options.image import ImageOptions
 from penchant.encoders.options.joint import JointKinds
 from penchant.encoders.options.presets import PRESETS, PresetName
+from penchant.encoders.options.speech import SpeechOptions
 from penchant.encoders.options.text import TextOptions
 from penchant.errors import ConfigurationError
 from penchant.section import Finite, Positive, Section, Share
@@ -190,6 +191,9 @@ class EncoderSettings(Section):
     audio: AudioOptions | None = Field(default=None, description="what encodes sounds, likewise")
     joint: JointKinds | None = Field(
         default=None, description="what encodes those modalities into one slice whose kind is joint, likewise"
+    )
+    speech: SpeechOptions | None = Field(
+        default=None, description="what writes down what is said in sounds, which joins the text; absent: nothing does"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="that models run on; auto: the fastest there is"

@@ -8,9 +8,11 @@ import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from penchant.encoders.base import Host, Undecodable
+from penchant.encoders.embedder import Content, Embedder, space
 from penchant.encoders.options.speech import SpeechOptions
 from penchant.encoders.speech import SpeechToText, identify_speech
 from penchant.errors import ConfigurationError
+from penchant.settings import EncoderSettings
 
 RATE_HZ = 16_000
 
@@ -188,3 +190,40 @@ def test_a_model_that_writes_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be loaded") as refused:
         SpeechToText(SpeechOptions(model=str(tmp_path)), Host())
     assert refused.value.hint
+
+
+async def test_what_is_said_joins_the_text(speller, sound, picture):
+    """The text slice of a content is that of its text and of what is said in its sounds; nothing else changes."""
+    options = SpeechOptions(model=str(speller[0]))
+    samples = noises([0.5, 0.8])
+    sounds = tuple(sound("WAV", "FLOAT", samples=one, rate=RATE_HZ) for one in samples)
+    first, second = transcripts(SpeechToText(options, Host()), sounds)
+    contents = [
+        Content(text="a red disc", sounds=sounds),
+        Content(sounds=sounds[:1]),
+        Content(text="a lake", images=(picture(),)),
+        Content(text="a lake", sounds=(b"no sound", sounds[0])),
+    ]
+    async with Embedder(EncoderSettings(speech=options)) as embedder:
+        found = await embedder.embed(contents)
+        again = await embedder.embed(contents)
+    async with Embedder(EncoderSettings()) as embedder:
+        texts = [f"a red disc\n{first}\n{second}", first, "a lake", f"a lake\n{first}"]
+        expected = await embedder.embed([Content(text=text) for text in texts])
+        others = await embedder.embed(contents)
+    for one, repeated, wanted, other in zip(found, again, expected, others, strict=True):
+        np.testing.assert_allclose(one.slices["text"], wanted.slices["text"], atol=1e-6)
+        np.testing.assert_allclose(one.slices["text"], repeated.slices["text"], atol=1e-6)
+        assert one.refusals == other.refusals
+        for modality in ("image", "audio"):
+            assert (modality in one.slices) == (modality in other.slices)
+    assert [refusal.modality for refusal in found[3].refusals] == ["audio"]
+
+
+def test_a_text_with_speech_is_of_another_space(speller):
+    """Vectors of texts with what is said are never mixed with those of texts alone."""
+    plain = space(EncoderSettings())
+    with_speech = space(EncoderSettings(speech=SpeechOptions(model=str(speller[0]))))
+    assert with_speech.dimensions == plain.dimensions
+    differing = [name for name, known in plain.fingerprints.items() if with_speech.fingerprints[name] != known]
+    assert differing == ["text"]

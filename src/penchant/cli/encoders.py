@@ -14,6 +14,7 @@ from penchant.cli import frequencies
 from penchant.cli.frame import Json, command_group, print_json, print_table, say, settings_of, stderr, stdout
 from penchant.encoders.options.base import InJoint
 from penchant.encoders.options.presets import PRESETS
+from penchant.encoders.options.speech import SpeechOptions
 from penchant.errors import ConfigurationError, PenchantError
 from penchant.section import Section
 from penchant.settings import EncoderSettings, kinds
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 IN_FORCE = "in force"
-TEXT, IMAGE, AUDIO, JOINT = "text", "image", "audio", "joint"
-SECTIONS = (TEXT, IMAGE, AUDIO, JOINT)
+TEXT, IMAGE, AUDIO, JOINT, SPEECH = "text", "image", "audio", "joint", "speech"
+SECTIONS = (TEXT, IMAGE, AUDIO, JOINT, SPEECH)
 STATUS_STYLES = {"ok": "green", "fail": "red", IN_FORCE: "bold"}
 SEED = 1
 
@@ -102,7 +103,8 @@ def in_force(settings: EncoderSettings) -> dict[str, Section]:
     """What encodes each modality, and several together, by the section of the settings."""
     joint = settings.joint_in_force
     together = any(isinstance(options, InJoint) for options in settings.in_force.values())
-    return {**settings.in_force, **({JOINT: joint} if joint is not None and together else {})}
+    beside = {JOINT: joint if together else None, SPEECH: settings.speech}
+    return {**settings.in_force, **{name: options for name, options in beside.items() if options is not None}}
 
 
 def kind_of(kind: type[Section]) -> str:
@@ -137,6 +139,9 @@ def check(ctx: typer.Context, *, as_json: Annotated[bool, Json] = False) -> None
     for slot in slots(settings):
         with stderr().status(f"Loading what encodes {' and '.join(slot.modalities)} …"):
             found.append(checked(settings, slot))
+    if settings.speech is not None:
+        with stderr().status("Loading what writes down speech …"):
+            found.append(checked_speech(settings, settings.speech))
     if as_json:
         print_json(found)
     else:
@@ -180,6 +185,32 @@ def checked(settings: EncoderSettings, slot: "Slot") -> dict[str, Any]:
     if "pin" in type(slot.options).model_fields:
         detail += f'\nfor processes without the model: encoders.{slot.name}.pin = "{pin}"'
     return {**known, "status": "ok", "detail": detail, "pin": pin, **figures}
+
+
+def checked_speech(settings: EncoderSettings, options: SpeechOptions) -> dict[str, Any]:
+    """What writes down speech is and takes, or what is wrong with it."""
+    from penchant.encoders.devices import host_of  # noqa: PLC0415  as above
+    from penchant.encoders.embedder import example  # noqa: PLC0415  as above
+    from penchant.encoders.speech import SpeechToText  # noqa: PLC0415  as above
+
+    known = {"slice": SPEECH, "modalities": (AUDIO,), "kind": kind_of(type(options))}
+    try:
+        started = time.perf_counter()
+        host = host_of(settings)
+        speech = SpeechToText(options, host)
+        loaded = time.perf_counter()
+        speech.forward([speech.prepare(one) for one in example().sounds])
+        heard = time.perf_counter()
+    except PenchantError as error:
+        return {**known, "status": "fail", "detail": str(error)}
+    except (ImportError, OSError, RuntimeError) as error:
+        return {**known, "status": "fail", "detail": f"{type(error).__name__}: {error}"}
+    figures = {"load_s": round(loaded - started, 2), "example_ms": round((heard - loaded) * 1_000, 1)}
+    detail = (
+        f"fingerprint {speech.fingerprint}, on {host.device}; loaded in {figures['load_s']} s, an example in "
+        f'{figures["example_ms"]} ms\nfor processes without the model: encoders.speech.pin = "{speech.fingerprint}"'
+    )
+    return {**known, "status": "ok", "detail": detail, "pin": speech.fingerprint, **figures}
 
 
 @commands.command()
