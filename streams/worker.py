@@ -30,7 +30,7 @@ from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profiles
 from penchant.profile.ranking.calibrations import Calibrations
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
-from penchant.profile.ranking.fused import Mode, mode_of
+from penchant.profile.ranking.fused import FORMULAS, Mode, mode_of
 from penchant.profile.ranking.priors import pinned_weights, prior_weights
 from penchant.profile.ranking.recommend import Ranker
 from penchant.profile.ranking.whitening import Calibration
@@ -187,7 +187,14 @@ def fusion_of(settings: Settings, space: Space) -> Callable[[Calibration], Mode]
     if fusion.mode == "deep":
         loaded = cache(partial(deep_mode, fusion.deep_model, space))
         return lambda _: loaded()
-    return lambda calibration: mode_of(fusion.mode, calibration, fusion.shares)
+    shares = {part.name: part.share for part in space.slices}
+    foreign = shares.keys() - fusion.shares.keys()
+    if foreign and fusion.mode in FORMULAS:
+        raise ConfigurationError(
+            f"fusion.mode {fusion.mode} is a formula of {', '.join(fusion.shares)}; encoders fill {', '.join(foreign)}",
+            hint="Choose weighted, average, concat, attention or learned, or encoders that share no slice.",
+        )
+    return lambda calibration: mode_of(fusion.mode, calibration, shares)
 
 
 def run_worker(settings: Settings, lanes: Sequence[str] = LANES) -> None:

@@ -37,7 +37,7 @@ from penchant.profile.modes import (
 )
 from penchant.profile.ranking.whitening import Calibration
 
-__all__ = ["MODES", "Liked", "Mode", "mode_of"]
+__all__ = ["FORMULAS", "MODES", "Liked", "Mode", "mode_of"]
 
 Vectors = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -224,8 +224,8 @@ def per_length(shares: Floats, vectors: Vectors) -> Floats:
     return shares / length if length > CANCELLED else np.zeros_like(shares)
 
 
-# By preset, the squares of how much of U and of g is in it. [U; R] has U and 0.6 U, and their mean 0.8 U and 0.2 g.
-PRESETS: Mapping[str, tuple[float, float]] = {
+# By formula, the squares of how much of U and of g is in it. [U; R] has U and 0.6 U, and their mean 0.8 U and 0.2 g.
+FORMULAS: Mapping[str, tuple[float, float]] = {
     "F": (1.0, 0.0),
     "U": (1.0, 0.0),
     "R": (OF_USER**2, OF_GRAPH**2),
@@ -233,7 +233,7 @@ PRESETS: Mapping[str, tuple[float, float]] = {
     "UR-average": (((1 + OF_USER) / 2) ** 2, (OF_GRAPH / 2) ** 2),
 }
 # All that are functions of content alone; deep fusion is one more, and comes with a model.
-MODES = ("concat", "average", "weighted", "attention", *PRESETS, "M")
+MODES = ("concat", "average", "weighted", "attention", *FORMULAS, "M")
 
 
 def mode_of(name: str, calibration: Calibration, shares: Mapping[str, float]) -> Mode:
@@ -255,7 +255,7 @@ def mode_of(name: str, calibration: Calibration, shares: Mapping[str, float]) ->
     if name == "weighted":
         of_content, of_graph = 1 - shares[GRAPH], shares[GRAPH]
     else:
-        shares, (of_content, of_graph) = PRESET_SHARES, PRESETS[name]
+        shares, (of_content, of_graph) = PRESET_SHARES, FORMULAS[name]
     return Summed(
         lambda slices: beside_graph(whitened(slices, calibration), shares, of_content=of_content, of_graph=of_graph),
         even if name == "F" else moving,

@@ -11,7 +11,7 @@ from penchant.encoders.options.text import TransformerTextOptions
 from penchant.encoders.registry import build, identity, slots
 from penchant.errors import ConfigurationError
 from penchant.settings import EncoderSettings, load_settings
-from penchant.streams.worker import worker_space
+from penchant.streams.worker import fusion_of, worker_space
 
 FINGERPRINT = "0123456789abcdef"
 JOINED = {
@@ -118,3 +118,14 @@ async def test_a_text_and_a_picture_of_one_item_meet_in_one_slice(picture):
     assert text.slices["joint"].tolist() == [1, 0]
     assert image.slices["joint"].tolist() == [0, 1]
     assert both.slices["joint"] == pytest.approx([0.5**0.5, 0.5**0.5])
+
+
+def test_formulas_of_modalities_need_slices_of_their_own(tmp_path, monkeypatch):
+    """What names text and image apart cannot rank by a slice of both: a worker says so at its start."""
+    monkeypatch.chdir(tmp_path)
+    for mode in ("weighted", "average", "concat", "attention"):
+        settings = load_settings(encoders=JOINED, fusion={"mode": mode})
+        assert fusion_of(settings, worker_space(settings)) is not None
+    settings = load_settings(encoders=JOINED, fusion={"mode": "U"})
+    with pytest.raises(ConfigurationError, match="joint"):
+        fusion_of(settings, worker_space(settings))

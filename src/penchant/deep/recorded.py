@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from penchant.deep.kept import Kept
 from penchant.deep.training import History, Progress, train
 from penchant.encoders.embedder import space as encoder_space
+from penchant.encoders.registry import slot_of
 from penchant.errors import ConfigurationError
 from penchant.evaluation.features import text_vectors
 from penchant.evaluation.stream import Stream
@@ -60,8 +61,9 @@ def by_texts(stream: Stream, settings: Settings, *, progress: Progress) -> Catal
         ConfigurationError: the optional part that encodes is not installed.
     """
     cache = settings.data_dir / "evaluation"
-    slices = {TEXT: text_vectors(stream.texts, cache, settings.encoders, progress=progress)}
-    known = {TEXT: encoder_space(settings.encoders).fingerprints[TEXT]}
+    name = slot_of(settings.encoders, TEXT).name
+    slices = {name: text_vectors(stream.texts, cache, settings.encoders, progress=progress)}
+    known = {name: encoder_space(settings.encoders).fingerprints[name]}
     return Catalogue(slices=slices, calibration=calibrate(slices), encoders=known)
 
 

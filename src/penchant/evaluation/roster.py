@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.encoders.embedder import space as encoder_space
+from penchant.encoders.registry import identity, slot_of
 from penchant.errors import ConfigurationError
 from penchant.evaluation.baselines.als import Als
 from penchant.evaluation.baselines.ease import Ease
@@ -137,7 +137,7 @@ def deep(given: Material) -> Deep:
         len(given.stream.users),
         given.slices,
         given.calibration,
-        {"text": encoder_space(given.settings.encoders).fingerprints["text"], GRAPH: "incidence"},
+        {"text": identity(slot_of(given.settings.encoders, "text").options).fingerprint, GRAPH: "incidence"},
         seed=given.rules.seed,
         folder=given.settings.data_dir / "evaluation",
     )
