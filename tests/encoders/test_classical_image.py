@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import skimage
 from PIL import Image
+from typer.testing import CliRunner
 
+from penchant.cli import app
 from penchant.encoders.base import Host, Undecodable
 from penchant.encoders.image import ColourHistogram, OrientedGradients
 from penchant.encoders.options.image import ColourHistogramOptions, OrientedGradientsOptions, SiftWordsOptions
@@ -113,6 +115,28 @@ def test_a_vocabulary_is_part_of_the_fingerprint(vocabulary, tmp_path):
     assert [one.dimension for one in known] == [64, 48]
     assert known[0].fingerprint != known[1].fingerprint
     assert build(options[0], Host()).fingerprint == known[0].fingerprint
+
+
+def test_a_vocabulary_is_written_by_a_command(tmp_path, monkeypatch):
+    """`penchant encoders vocabulary` finds words in a folder, passes over what is no picture, and tells errors."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "pictures" / "below"
+    folder.mkdir(parents=True)
+    for name, picture in zip(PHOTOS, photos(), strict=True):
+        (folder / name).write_bytes(picture)
+    (folder / "notes.txt").write_text("no picture")
+    command = ["encoders", "vocabulary", "pictures", "--words", "64", "--output", "found.npy"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    expected = fit_vocabulary([(folder / name).read_bytes() for name in sorted(PHOTOS)], words=64, host=Host())
+    np.testing.assert_array_equal(load_vocabulary(tmp_path / "found.npy"), expected)
+    for wrong, words in (
+        (["nowhere"], "no files"),
+        (["pictures", "--words", "64", "--output", "nowhere/found.npy"], "cannot be written"),
+        (["pictures", "--words", "4096"], "less than 4096 words"),
+    ):
+        result = CliRunner().invoke(app, ["encoders", "vocabulary", *wrong])
+        assert result.exit_code == 2
+        assert words in " ".join(result.output.split())
 
 
 def test_what_is_no_vocabulary_is_refused_with_what_to_do(tmp_path):

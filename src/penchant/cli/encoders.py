@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from penchant.cli import frequencies
+from penchant.cli import frequencies, vocabulary
 from penchant.cli.frame import Json, command_group, print_json, print_table, say, settings_of, stderr, stdout
 from penchant.encoders.options.base import InJoint
 from penchant.encoders.options.presets import PRESETS
@@ -57,6 +57,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 def add_to(app: typer.Typer) -> None:
     """Adds this family's commands."""
     frequencies.add_to(commands)
+    vocabulary.add_to(commands)
     app.add_typer(commands)
 
 
