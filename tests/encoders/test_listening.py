@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchaudio
 import transformers
+from safetensors.torch import load_file, save_file
 
 from penchant.encoders.audio import LogMelStatistics
 from penchant.encoders.base import Host, Undecodable
@@ -225,13 +226,18 @@ def test_models_that_cannot_be_used_are_refused_with_what_to_do(saved, pipeline,
     """An unknown pipeline, a missing or foreign file, a model of texts, lost weights: each is a clear error."""
     _, options = pipeline(normalised=False)
     folder, _, _ = saved("wav2vec2")
-    text, deaf = tmp_path / "text", tmp_path / "deaf"
+    text, deaf, torn = tmp_path / "text", tmp_path / "deaf", tmp_path / "torn"
     transformers.BertModel(transformers.BertConfig(vocab_size=30, **TINY)).save_pretrained(text)
     shutil.copytree(folder, deaf)
     (deaf / "preprocessor_config.json").unlink()
+    shutil.copytree(folder, torn)
+    weights = load_file(torn / "model.safetensors")
+    del weights["encoder.layers.1.attention.k_proj.weight"]
+    save_file(weights, torn / "model.safetensors", metadata={"format": "pt"})
     cases = {
         "no pipeline CONVTASNET": options.model_copy(update={"pipeline": "CONVTASNET_BASE_LIBRI2MIX"}),
         "has no tiny.pth": options.model_copy(update={"model": str(text)}),
+        "not all of the model's: encoder.layers.1": TransformersAudioOptions(model=str(torn)),
         "FeatureExtractor in": TransformersAudioOptions(model=str(deaf)),
         "The FeatureExtractor": TransformersAudioOptions(model=str(text)),
     }

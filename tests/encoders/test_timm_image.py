@@ -12,10 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from penchant.encoders.base import Host, Undecodable
+from penchant.encoders.embedder import Content, Embedder
 from penchant.encoders.options.image import TimmOptions
 from penchant.encoders.registry import build, identity
 from penchant.encoders.timm_image import TimmFeatures
 from penchant.errors import ConfigurationError
+from penchant.settings import EncoderSettings
 
 PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
 # Of the families' true shape, as small as they come.
@@ -85,6 +87,18 @@ def test_a_large_photograph_is_read_in_full(saved):
     encoder = TimmFeatures(TimmOptions(model=str(folder)), Host())
     expected = upstream(model, timm.data.resolve_model_data_config(model), [large.getvalue()])
     assert encode(encoder, [large.getvalue()])[0] @ expected[0] > 0.9999
+
+
+async def test_an_embedder_gives_the_same_whole_or_refuses(saved):
+    """Through the processes that decode, and in batches, vectors are the same; what is no picture is refused."""
+    folder, _ = saved("mobilenetv3_small_050")
+    options = TimmOptions(model=str(folder))
+    expected = encode(TimmFeatures(options, Host()), photos())
+    async with Embedder(EncoderSettings(image=options)) as embedder:
+        found = await embedder.embed([Content(images=(one,)) for one in (*photos(), b"no picture")])
+    for one, wanted in zip(found, expected, strict=False):
+        np.testing.assert_allclose(one.slices["image"], wanted, atol=1e-5)
+    assert [refusal.reason for refusal in found[-1].refusals] == ["unsupported-format"]
 
 
 def test_what_is_known_before_loading_is_what_is_loaded(saved):
