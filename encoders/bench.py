@@ -96,7 +96,9 @@ async def compared(
                 "bare": partial(embedder.on_device, forward_all, encoder, batches),
             }
             if upstream is not None:
-                contestants[UPSTREAM] = partial(embedder.on_device, upstream.encode, some)
+                contestants[UPSTREAM] = partial(
+                    embedder.on_device, partial(upstream.encode, show_progress_bar=False), some
+                )
             # Each goes first in its turn.
             order = list(contestants)
             for name in order[number % len(order) :] + order[: number % len(order)]:
