@@ -24,11 +24,7 @@ def encoders(tmp_path, monkeypatch):
 
 def of_kinds():
     """All kinds of encoders, by setting."""
-    return [
-        (section, kind)
-        for section in SECTIONS
-        for kind in kinds(EncoderSettings.model_fields[section])
-    ]
+    return [(section, kind) for section in SECTIONS for kind in kinds(EncoderSettings.model_fields[section])]
 
 
 @pytest.mark.parametrize(("section", "kind"), of_kinds())
