@@ -36,6 +36,8 @@ COMMAND = (sys.executable, "-s", "-P", "-B", "-m", "penchant.encoders.decoding.p
 # What a process is told of the environment; neither secrets nor what else happens to stand there.
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 START_S = 60.0
+# By default glibc gives memory back after each input, and takes it again page by page, which takes as long as decoding.
+ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 # Processor time is what counts, so that a busy machine refuses nothing: this only ends what does not even compute.
 PATIENCE = 10
 # Decoders leak and fragment memory: after so many inputs a process starts afresh, lest an innocent one find too little.
@@ -226,7 +228,7 @@ class Process:
 
 
 def environment() -> dict[str, str]:
-    """What a process is told: where modules are, and to compute in one thread."""
+    """What a process is told: where modules are, to compute in one thread, and to keep memory for the next input."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     folders = os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path if folder)
-    return {**kept, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**kept, **ALLOCATION, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
