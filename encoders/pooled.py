@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from penchant.encoders import pretrained
 from penchant.encoders.base import Encoder, Fingerprint, Host, Undecodable, Vectors, extra, unit_rows
 from penchant.encoders.options.text import DType, Pooling
 from penchant.encoders.quantised import quantised
@@ -168,28 +169,8 @@ def load_tokenizer(recipe: Recipe) -> Any:
 
 def load_model(recipe: Recipe) -> Any:
     """The model, ready for inference, on the CPU."""
-    transformers = extra("transformers")
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model, report = transformers.AutoModel.from_pretrained(
-            recipe.folder,
-            use_safetensors=True,
-            dtype=getattr(extra("torch"), "float32" if recipe.dtype == INT8 else recipe.dtype),
-            output_loading_info=True,
-            **safely(),
-        )
-    except Exception as error:  # whatever transformers makes of files that are not what they seem
-        raise ConfigurationError(
-            f"The model in {recipe.folder} cannot be loaded ({type(error).__name__}: {error})",
-            hint="Is the folder whole, and its architecture one that the installed transformers has?",
-        ) from error
-    # What is not in the files is drawn at random: vectors of it would mean nothing. The pooler is not used.
-    absent = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if absent or report["mismatched_keys"]:
-        raise ConfigurationError(
-            f"The weights in {recipe.folder} are not all of the model's: {', '.join(absent[:3]) or 'shapes'} differ",
-            hint="Fetch the model again, whole.",
-        )
+    dtype = getattr(extra("torch"), "float32" if recipe.dtype == INT8 else recipe.dtype)
+    model = pretrained.load_model(recipe.folder, unused=("pooler.",), dtype=dtype)  # the pooler is not used
     if model.config.hidden_size != recipe.hidden:
         raise ConfigurationError(f"The hidden states of {recipe.folder} have {model.config.hidden_size} components")
     model.config.use_cache = False  # nothing is generated

@@ -14,13 +14,14 @@ SAFELY = {"local_files_only": True, "trust_remote_code": False}
 UNUSED = ("masked_spec_embed", "pooler.")
 
 
-def load_model(folder: Path, kind: str = "AutoModel", unused: Sequence[str] = UNUSED) -> Any:
+def load_model(folder: Path, kind: str = "AutoModel", unused: Sequence[str] = UNUSED, **more: Any) -> Any:
     """A model ready for inference, on the CPU, its weights from safetensors.
 
     Args:
         folder: checked by `find_checkpoint`.
         kind: transformers' class that loads it.
         unused: what names of weights end or begin with that it may lack.
+        more: is handed to transformers, such as `dtype`.
 
     Raises:
         ConfigurationError: it cannot be loaded, or lacks weights.
@@ -29,7 +30,7 @@ def load_model(folder: Path, kind: str = "AutoModel", unused: Sequence[str] = UN
     transformers.utils.logging.disable_progress_bar()
     try:
         model, report = getattr(transformers, kind).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **SAFELY
+            folder, use_safetensors=True, output_loading_info=True, **SAFELY, **more
         )
     except Exception as error:  # whatever transformers makes of files that are not what they seem
         raise failure("model", folder, error) from error
