@@ -31,6 +31,7 @@ Input = TypeVar("Input")
 Prepared = TypeVar("Prepared")
 Vector = NDArray[np.float32]
 Outcome = Vector | Undecodable
+Waiting = tuple[list[Prepared], asyncio.Future[Vectors]]
 
 log = structlog.get_logger()
 
@@ -136,7 +137,7 @@ class Batcher(Generic[Input, Prepared]):
         self._wait_s = wait_s
         self._job = max(1, encoder.ahead // JOBS)
         self._room = asyncio.Semaphore(encoder.ahead // self._job)
-        self._waiting: list[tuple[list[Prepared], asyncio.Future[Vectors]]] = []
+        self._waiting: list[Waiting[Prepared]] = []
         self._more = asyncio.Event()
         self._passing: asyncio.Task[None] | None = None
 
@@ -169,16 +170,26 @@ class Batcher(Generic[Input, Prepared]):
         return [one if isinstance(one, Undecodable) else next(vectors) for one in prepared]
 
     async def _pass(self) -> None:
-        """Forwards what waits, all of it at a time, until nothing does."""
+        """Forwards what waits, all of it at a time, until nothing does. Whatever fails, nobody is left waiting."""
+        taken: list[Waiting[Prepared]] = []
         try:
             while self._waiting:
                 await self._fill()
-                taken, self._waiting = self._waiting, []
-                for _ in taken:
-                    self._room.release()
+                taken = self._take()
                 await self._forward(taken)
+        except BaseException as error:
+            tell([*taken, *self._take()], error)
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._passing = None
+
+    def _take(self) -> list[Waiting[Prepared]]:
+        """All that waits, which makes room for more."""
+        taken, self._waiting = self._waiting, []
+        for _ in taken:
+            self._room.release()
+        return taken
 
     async def _fill(self) -> None:
         """Waits a moment for more than there is, if that is less than one micro-batch."""
@@ -191,21 +202,26 @@ class Batcher(Generic[Input, Prepared]):
                 async with asyncio.timeout(left):
                     await self._more.wait()
 
-    async def _forward(self, taken: Sequence[tuple[list[Prepared], asyncio.Future[Vectors]]]) -> None:
+    async def _forward(self, taken: Sequence[Waiting[Prepared]]) -> None:
         loop = asyncio.get_running_loop()
         together = [one for prepared, _ in taken for one in prepared]
         try:
             vectors = await loop.run_in_executor(self._device, self._passes, together)
         except Exception as error:  # noqa: BLE001  whatever it is, those who wait are told
-            for _, future in taken:
-                if not future.done():
-                    future.set_exception(error)
+            tell(taken, error)
             return
         start = 0
         for prepared, future in taken:
             if not future.done():  # whoever asked may have gone
                 future.set_result(vectors[start : start + len(prepared)])
             start += len(prepared)
+
+
+def tell(waiting: Iterable[Waiting[Any]], error: BaseException) -> None:
+    """Fails those who still wait."""
+    for _, future in waiting:
+        if not future.done():
+            future.set_exception(error)
 
 
 def prepare_all(encoder: Encoder[Any, Prepared, Any], inputs: Sequence[Any]) -> list[Prepared | Undecodable]:

@@ -59,11 +59,6 @@ def find_checkpoint(options: ModelOptions, *, fetch: bool, beside: Sequence[str]
     Raises:
         ConfigurationError: there is no such model, or none that may be loaded (pickled weights, code of its own).
     """
-    if options.revision and Path(options.model).expanduser().is_dir():
-        raise ConfigurationError(
-            f"The model folder {options.model} has no revisions",
-            hint="Leave `revision` out: the files of a folder are known by their digests.",
-        )
     folder = model_folder(options, (*WANTED, *beside), fetch=fetch)
     if not (folder / CONFIG).is_file():
         raise ConfigurationError(

@@ -63,8 +63,13 @@ def contents(options: ModelOptions, folder: Path, names: Sequence[str]) -> tuple
         names: of the files that vectors depend on.
 
     Raises:
-        ConfigurationError: one cannot be read.
+        ConfigurationError: one cannot be read, or a revision is named of what has none.
     """
+    if options.revision and Path(options.model).expanduser().exists():
+        raise ConfigurationError(
+            f"{options.model} lies on the disk and has no revisions",
+            hint="Leave `revision` out: files are known by their digests.",
+        )
     if options.revision:
         return (options.model, options.revision)
     return tuple((name, digest_of(folder / name)) for name in sorted(names))

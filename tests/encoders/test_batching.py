@@ -136,6 +136,42 @@ async def test_a_failed_pass_fails_those_in_it_and_no_one_after(batched):
     assert [one.tolist() for one in await batcher.encode(["ab"])] == expected(["ab"])
 
 
+async def test_what_fails_beside_a_pass_leaves_nobody_waiting(batched):
+    """Whoever waits is told what failed, or served; there is room for the next who ask."""
+
+    class Unmeasured(Spelled):
+        def size(self, prepared):
+            if "?" in prepared:
+                raise ZeroDivisionError("no size")
+            return len(prepared)
+
+    batcher = batched(Unmeasured(), wait_s=0.2)
+    async with asyncio.timeout(10):
+        for _ in range(Unmeasured.ahead):
+            asked = [batcher.encode([word]) for word in ("ab", "?", "cd")]
+            _, unmeasured, _ = await asyncio.gather(*asked, return_exceptions=True)
+            assert isinstance(unmeasured, ZeroDivisionError)
+        assert [one.tolist() for one in await batcher.encode(["ab"])] == expected(["ab"])
+
+
+async def test_who_waits_for_passes_that_end_is_told(batched):
+    """Where the task of the passes is cancelled, so are those who wait for it."""
+    measured = asyncio.Event()
+
+    class Watched(Spelled):
+        def size(self, prepared):
+            measured.set()
+            return len(prepared)
+
+    batcher = batched(Watched(), wait_s=60)
+    asking = asyncio.create_task(batcher.encode(["ab"]))
+    async with asyncio.timeout(10):
+        await measured.wait()
+        batcher._passing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
 async def test_no_more_is_prepared_than_may_wait(batched):
     """While a pass runs, at most `ahead` inputs are prepared beside those in it."""
     held = []

@@ -139,7 +139,7 @@ def test_weights_alone_are_enough_where_the_architecture_is_named(saved, tmp_pat
 
 
 def test_models_that_cannot_be_used_are_refused_with_what_to_do(saved, tmp_path):
-    """Pickled weights, an unknown or another architecture, a missing description: each is a clear error."""
+    """Pickled weights, an unknown or another architecture, a missing description, a folder's commit: each has its error."""
     folder, _ = saved("mobilenetv3_small_050")
     pickled, bare = tmp_path / "pickled", tmp_path / "bare"
     for copy in (pickled, bare):
@@ -161,6 +161,10 @@ def test_models_that_cannot_be_used_are_refused_with_what_to_do(saved, tmp_path)
         "is no folder": TimmOptions(model=str(tmp_path / "nothing")),
         "timm cannot": TimmOptions(model=str(damaged)),
         "timm cannot make": TimmOptions(model=str(foreign)),
+        "has no revisions": TimmOptions(model=str(folder), revision="0" * 40),
+        "model.safetensors lies on the disk": TimmOptions(
+            model=str(folder / "model.safetensors"), architecture="mobilenetv3_small_050", revision="0" * 40
+        ),
     }
     for words, options in cases.items():
         with pytest.raises(ConfigurationError, match=words) as refused:
