@@ -15,7 +15,7 @@ from penchant.profile.state import Limits, of_strength
 from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.told import Origin, Telling, Told
 
-__all__ = ["Applied", "ProfileUpdater", "Tellings"]
+__all__ = ["Applied", "ProfileUpdater", "Tellings", "differs", "with_views"]
 
 MAX_ATTEMPTS = 20
 CHUNK = 64  # users per write: bounds memory, and how long the embedded engine holds the interpreter
@@ -126,7 +126,7 @@ class ProfileUpdater:
                     )
                     state = before.state.adding(mine, self._limits)
                     merged.append(msgspec.structs.replace(before, state=state, told=told))
-            viewed = await self._with_views(merged)
+            viewed = await with_views(merged, self._vectors, self._horizons)
             changed = [profile for profile in viewed if differs(profile, known.get(profile.user))]
             try:
                 written = await self._profiles.write(changed) if changed else {}
@@ -144,28 +144,35 @@ class ProfileUpdater:
             pending = {profile.user: pending[profile.user] for profile in conflicts}
         raise StoreUnavailable("profiles kept changing under this writer", hint="Does another worker share them?")
 
-    async def _with_views(self, profiles: Sequence[Profile]) -> list[Profile]:
-        """The profiles with views of their states, and with the items that they wait for."""
-        users = [profile.state.signals for profile in profiles]
-        content = await self._vectors.gather({signal.item_id for signals in users for signal in signals})
-        views = interest_views(
-            users, [profile.state.as_of for profile in profiles], content.rows, content.vectors, self._horizons
-        )
-        return [
-            msgspec.structs.replace(
-                profile,
-                short=views.short[row],
-                long=views.long[row],
-                interest=views.interest[row],
-                rho=float(views.rho[row]),
-                awaits=content.missing.intersection(signal.item_id for signal in users[row]),
-            )
-            for row, profile in enumerate(profiles)
-        ]
-
     def _forget(self, profiles: Iterable[Profile]) -> None:
         for profile in profiles:
             self._cache.drop(profile.user)
+
+
+async def with_views(profiles: Sequence[Profile], vectors: ItemVectors, horizons: Horizons) -> list[Profile]:
+    """The profiles with views of their states, and with the items that they wait for.
+
+    Args:
+        profiles: whatever their views are.
+        vectors: of the items.
+        horizons: of the views.
+    """
+    users = [profile.state.signals for profile in profiles]
+    content = await vectors.gather({signal.item_id for signals in users for signal in signals})
+    views = interest_views(
+        users, [profile.state.as_of for profile in profiles], content.rows, content.vectors, horizons
+    )
+    return [
+        msgspec.structs.replace(
+            profile,
+            short=views.short[row],
+            long=views.long[row],
+            interest=views.interest[row],
+            rho=float(views.rho[row]),
+            awaits=content.missing.intersection(signal.item_id for signal in users[row]),
+        )
+        for row, profile in enumerate(profiles)
+    ]
 
 
 def heard(
