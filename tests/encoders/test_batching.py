@@ -165,11 +165,10 @@ async def test_who_waits_for_passes_that_end_is_told(batched):
 
     batcher = batched(Watched(), wait_s=60)
     asking = asyncio.create_task(batcher.encode(["ab"]))
-    async with asyncio.timeout(10):
-        await measured.wait()
-        batcher._passing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
+    await measured.wait()
+    batcher._passing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asking, 10)
 
 
 async def test_no_more_is_prepared_than_may_wait(batched):

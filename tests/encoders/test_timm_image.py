@@ -139,7 +139,7 @@ def test_weights_alone_are_enough_where_the_architecture_is_named(saved, tmp_pat
 
 
 def test_models_that_cannot_be_used_are_refused_with_what_to_do(saved, tmp_path):
-    """Pickled weights, an unknown or another architecture, a missing description, a folder's commit: each has its error."""
+    """Pickled weights, an unknown or another architecture, a missing description, a folder's commit: all are errors."""
     folder, _ = saved("mobilenetv3_small_050")
     pickled, bare = tmp_path / "pickled", tmp_path / "bare"
     for copy in (pickled, bare):
