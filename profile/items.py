@@ -4,6 +4,9 @@ An item's versions are ordered by (source time, record timestamp, record offset)
 newer one, whatever order they arrive in; of two within a millisecond the later in the log is the newer. Withdrawing
 an item is a version like any other, so that a replayed older record does not bring it back; its vector stays, for the
 signals that speak of it.
+
+An item keeps what its vector was made from, a withdrawn one too, so that other encoders can embed all anew from the
+store itself: its text, where its pictures and sounds are, and whether it is private, for a search is embedded as such.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -28,20 +31,32 @@ from penchant.profile.store.base import (
     new_token,
 )
 
-__all__ = ["Candidate", "Item", "Items", "Listed", "Placed", "Refused", "Stored", "Version"]
+__all__ = ["Candidate", "Item", "Items", "Listed", "Placed", "Reference", "Refused", "Stored", "Version"]
 
 Vector = NDArray[np.float32]
 Version = tuple[int, int, int]  # source time and record timestamp, epoch milliseconds; record offset
 
 CONTENT = "content"
 ITEM_ID, VERSION = "item_id", "version"
-LISTED, AUTHOR, ENTITY = "listed", "author", "entity"
+LISTED, AUTHOR, ENTITY, PRIVATE = "listed", "author", "entity", "private"
 # The time of a listed item's version, epoch milliseconds, where it can be ordered by; absent for one not listed.
 LISTED_AT = "listed_at"
 # Where an item that names an entity has its place in the graph from; absent for one that names none.
 PLACE = "place"
 OWN, MEAN, NOWHERE = "own", "mean", "nowhere"
 MAX_ATTEMPTS = 10
+
+
+class Reference(Struct, frozen=True, array_like=True):
+    """A picture or a sound of an item.
+
+    Attributes:
+        kind: its modality; empty where an older penchant has not kept it.
+        uri: where it is; empty for one that stood in the record itself, and cannot be read again.
+    """
+
+    kind: str
+    uri: str
 
 
 class Refused(Struct, frozen=True, array_like=True):
@@ -76,7 +91,8 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
         listed: may be recommended: is recommendable, not withdrawn, and has content.
         author: stands for the user whose post or upload it is; empty for the catalogue.
         modalities: those that its content vector has; none for a *void* item, which nobody need wait for.
-        media: references, for embedding the item again.
+        media: what there is to see and to hear, for embedding the item again.
+        private: is shown to nobody, whatever it contains.
         placed: in the graph, where it is or was.
     """
 
@@ -89,10 +105,11 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     attributes: dict[str, str] = {}
     entity: str = ""
-    media: tuple[str, ...] = ()
+    media: tuple[Reference, ...] = ()
     modalities: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     withdrawn: bool = False
+    private: bool = False
     placed: Placed | None = None
 
 
@@ -198,10 +215,7 @@ class Items:
         """The items that exist among `item_ids`, with what is needed to write them anew."""
         wanted = [item_point(item_id) for item_id in item_ids]
         found = await self._store.retrieve(self._collection, wanted, vectors=(CONTENT,))
-        return [
-            Stored(item=item_of(point.payload), vector=point.vectors.get(CONTENT), token=point.token)
-            for point in found.values()
-        ]
+        return [stored_of(point) for point in found.values()]
 
     async def replace(self, edits: Sequence[Stored]) -> set[str]:
         """Writes items anew in the version that they have, each if it still has its token; gives those that stand."""
@@ -274,6 +288,12 @@ class Items:
                 if given == most:
                     return
 
+    async def all(self) -> AsyncIterator[Stored]:
+        """Every item of the store, in no particular order; once each, even while others write them."""
+        async for point in self._store.scroll(self._collection, SearchFilter(), vectors=(CONTENT,)):
+            if ITEM_ID in point.payload:  # positions are kept beside the items
+                yield stored_of(point)
+
     async def newest(self, limit: int) -> list[str]:
         """The listed items of the latest versions' times, latest first: at most so many."""
         listed = SearchFilter(equal={LISTED: True})
@@ -298,12 +318,17 @@ class Items:
     @staticmethod
     def _point(item: Item, vector: Vector | None) -> Point:
         payload: dict[str, Any] = msgspec.to_builtins(item)
-        payload |= {LISTED: item.listed, AUTHOR: item.author, TOKEN: new_token()}
+        payload |= {LISTED: item.listed, PRIVATE: item.private, AUTHOR: item.author, TOKEN: new_token()}
         if item.listed:
             payload[LISTED_AT] = item.version[0]
         if item.entity:
             payload[PLACE] = NOWHERE if item.placed is None or not item.placed.model else source(item.placed)
         return Point(id=item_point(item.item_id), payload=payload, vectors={} if vector is None else {CONTENT: vector})
+
+
+def stored_of(point: Point) -> Stored:
+    """A point as the item that it holds."""
+    return Stored(item=item_of(point.payload), vector=point.vectors.get(CONTENT), token=point.token)
 
 
 def source(placed: Placed) -> str:
@@ -313,4 +338,13 @@ def source(placed: Placed) -> str:
 
 def item_of(payload: Mapping[str, Any]) -> Item:
     """Reads an item back from its payload."""
-    return msgspec.convert(payload, Item)
+    return msgspec.convert(payload if PRIVATE in payload else completed(payload), Item)
+
+
+def completed(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A payload as it was before items kept the kinds of their media, and who may see them.
+
+    Of users' own what is not listed is taken for private: it may be void, but a search must not come up by and by.
+    """
+    media = [("", uri) for uri in payload.get("media", ())]
+    return {**payload, "media": media, PRIVATE: bool(payload[AUTHOR]) and not payload[LISTED]}

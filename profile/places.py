@@ -237,7 +237,7 @@ class Places:
         """An item with its place: what is to be kept of it, and its content vector.
 
         Args:
-            item: of the catalogue, which is listed if it has content and is not withdrawn.
+            item: which is listed if it has content, and is neither withdrawn nor private.
             slices: unit vectors by modality; the graph's is left out of account.
             found: its place, if it has one.
         """
@@ -249,7 +249,7 @@ class Places:
         elif item.placed is not None:
             mark = Placed("", "", mean=False, at=self._now())
         modalities = tuple(own) if found is None else (*own, GRAPH)
-        listed = content is not None and not item.withdrawn
+        listed = content is not None and not item.withdrawn and not item.private
         return msgspec.structs.replace(item, placed=mark, modalities=modalities, listed=listed), content
 
     async def refresh(self, item_ids: Iterable[str]) -> int:
@@ -298,7 +298,8 @@ class Places:
                 return
             if model is not None:
                 await self._entities.keep_model(model)
-            await self._refresh_all(self._items.placed_by_others(name))
+        # Also where it is known: another worker, whose items are others, may have put it in force.
+        await self._refresh_all(self._items.placed_by_others(name))
         if await self._entities.set_in_force(InForce(model=name, version=version, ready=True)):
             await self.fill()
 

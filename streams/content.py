@@ -8,27 +8,23 @@ An item that names an entity of the knowledge graph has a place there once a tra
 written with the place that is known then, and refreshed afterwards: it may have changed meanwhile.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from penchant.encoders.base import Undecodable
-from penchant.encoders.embedder import Content, Embedded, Embedder
+from penchant.encoders.embedder import Embedder
 from penchant.encoders.media import MediaReader
 from penchant.profile.items import Item, Items, Refused
-from penchant.profile.places import Place
 from penchant.settings import Settings
 from penchant.streams import metrics
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, Unusable, encode
 from penchant.streams.dead_letters import dead_letter
 from penchant.streams.entities import EntityKeeper
-from penchant.streams.events import ItemReady, Media, MediaKind
+from penchant.streams.events import ItemReady
 from penchant.streams.interpret import Draft, Reader
 from penchant.streams.lane import Batch
 from penchant.streams.ledger import Due, Handled
+from penchant.streams.making import ItemMaker
 from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic
 
@@ -37,8 +33,6 @@ __all__ = ["GROUP", "LANE", "TOPICS", "ContentHandler"]
 LANE = "content"
 GROUP = "penchant-content"
 TOPICS = (Topic.ITEMS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ENTITY_VECTORS, Topic.GRAPH_MODEL)
-
-Vector = NDArray[np.float32]
 
 
 class ContentHandler:
@@ -67,10 +61,9 @@ class ContentHandler:
         self._item_ready = settings.prefixed(Topic.ITEM_READY)
         self._dead_letters = settings.prefixed(Topic.DEAD_LETTERS)
         self._reader = reader
-        self._media = media
-        self._embedder = embedder
         self._items = items
         self._places = entities.places
+        self._maker = ItemMaker(embedder, media, entities.places)
         self._entities = entities
 
     async def handle(self, batch: Batch) -> Handled:
@@ -116,11 +109,9 @@ class ContentHandler:
             for item_id, draft in newest.items()
             if item_id not in stored or stored[item_id].version < draft.item.version
         ]
-        withdrawn = [
-            still_placed(draft.item, stored.get(draft.item.item_id)) for draft in fresh if draft.item.withdrawn
-        ]
-        present = [draft for draft in fresh if not draft.item.withdrawn]
-        contents = await self._embed(present)
+        withdrawn = [still_known(draft.item, stored.get(draft.item.item_id)) for draft in fresh if draft.item.withdrawn]
+        made = await self._maker.make([draft for draft in fresh if not draft.item.withdrawn])
+        contents = [(one.item, one.vector) for one in made]
         # The vector of a withdrawn item stays: past signals speak of it.
         vectors = await self._items.vectors([item.item_id for item in withdrawn])
         contents += [(item, vectors.get(item.item_id)) for item in withdrawn]
@@ -128,44 +119,6 @@ class ContentHandler:
         written = stored | {item.item_id: item for item, _ in contents}
         await self._places.refresh(item_id for item_id, item in written.items() if item.entity)
         return written
-
-    async def _embed(self, drafts: Sequence[Draft]) -> list[tuple[Item, Vector | None]]:
-        resolved = await asyncio.gather(*map(self._resolve, drafts))
-        embedded = await self._embedder.embed([content for content, _ in resolved])
-        places = await self._places.of(draft.item.entity for draft in drafts)
-        return [
-            self._item(draft, result, refused, places.get(draft.item.entity))
-            for draft, result, (_, refused) in zip(drafts, embedded, resolved, strict=True)
-        ]
-
-    async def _resolve(self, draft: Draft) -> tuple[Content, list[Refused]]:
-        """Reads a draft's media, all at once."""
-        media: dict[MediaKind, list[bytes]] = {kind: [] for kind in MediaKind}
-        refused: list[Refused] = []
-        found = await asyncio.gather(*map(self._content_of, draft.media))
-        for one, content in zip(draft.media, found, strict=True):
-            if isinstance(content, Undecodable):
-                refused.append(Refused(one.kind, content.reason, str(content)))
-            else:
-                media[one.kind].append(content)
-        images, sounds = tuple(media[MediaKind.IMAGE]), tuple(media[MediaKind.AUDIO])
-        # A post that is shown to nobody, and shows nothing, is a search.
-        asks = not draft.recommendable and not draft.media
-        return Content(text=draft.text, asks=asks, images=images, sounds=sounds), refused
-
-    async def _content_of(self, one: Media) -> bytes | Undecodable:
-        try:
-            return await self._media.read(one.uri, one.data)
-        except Undecodable as refusal:
-            return refusal
-
-    def _item(
-        self, draft: Draft, embedded: Embedded, unread: Sequence[Refused], place: Place | None
-    ) -> tuple[Item, Vector | None]:
-        refused = [Refused(part.modality, part.reason, part.detail) for part in embedded.refusals]
-        item, vector = self._places.placed(draft.item, embedded.slices, place)
-        listed = draft.recommendable and vector is not None
-        return msgspec.structs.replace(item, listed=listed, refused=(*unread, *refused)), vector
 
     def _read(self, topic: Topic, record: Record) -> Draft:
         if topic is Topic.POSTS:
@@ -187,11 +140,20 @@ class ContentHandler:
         )
 
 
-def still_placed(withdrawn: Item, known: Item | None) -> Item:
-    """A withdrawn item with the place of the one that it withdraws, whose vector stays."""
+def still_known(withdrawn: Item, known: Item | None) -> Item:
+    """A withdrawn item with what the vector of the one that it withdraws was made from: past signals speak of it."""
     if known is None:
         return withdrawn
-    return msgspec.structs.replace(withdrawn, entity=known.entity, placed=known.placed, modalities=known.modalities)
+    return msgspec.structs.replace(
+        withdrawn,
+        title=known.title,
+        text=known.text,
+        tags=known.tags,
+        entity=known.entity,
+        media=known.media,
+        placed=known.placed,
+        modalities=known.modalities,
+    )
 
 
 def refusal(part: Refused) -> Unusable:

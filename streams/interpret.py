@@ -13,7 +13,7 @@ from msgspec import Struct
 from penchant.errors import ConfigurationError
 from penchant.profile.identity import OWN_PREFIX, Identity
 from penchant.profile.items import Item as StoredItem
-from penchant.profile.items import Version
+from penchant.profile.items import Reference, Version
 from penchant.profile.signals import DEFAULT_WEIGHTS, Action, Signal, signal_weight
 from penchant.settings import ProfileSettings
 from penchant.streams.codec import Unusable, decode, event_time_ms
@@ -29,18 +29,24 @@ class Draft(Struct, frozen=True, kw_only=True):
     """An item as a record describes it, not yet embedded.
 
     Attributes:
-        item: what to store; lists nothing before it is embedded.
-        text: to embed.
+        item: what to store, with its text; not listed before it is embedded.
         media: to resolve and embed.
-        recommendable: whether it may be listed once it has content.
         author: the user to tell when it is there; None for the catalogue.
     """
 
     item: StoredItem
-    text: str = ""
     media: tuple[Media, ...] = ()
-    recommendable: bool = True
     author: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What of the item is embedded as text."""
+        return embedded_text(self.item.title, self.item.text, self.item.tags)
+
+    @property
+    def asks(self) -> bool:
+        """Whether that asks for something: what is shown to nobody, and shows nothing, is a search."""
+        return self.item.private and not self.item.media
 
 
 class Reader:
@@ -90,16 +96,9 @@ class Reader:
             text=post.text,
             tags=post.tags,
             media=references(post.media),
+            private=not post.recommendable,
         )
-        text = embedded_text("", post.text, post.tags)
-        draft = Draft(
-            item=item,
-            text=text,
-            media=checked(post.media),
-            recommendable=post.recommendable,
-            author=post.user_id,
-        )
-        return post.user_id, signal, draft
+        return post.user_id, signal, Draft(item=item, media=checked(post.media), author=post.user_id)
 
     def upload(self, record: Record) -> tuple[str, Signal, Draft]:
         """The user, the signal and the item of a record of the `media-uploads` topic.
@@ -117,15 +116,9 @@ class Reader:
             author=self._identity.author(upload.user_id),
             text=upload.caption,
             media=references(media),
+            private=not upload.recommendable,
         )
-        draft = Draft(
-            item=item,
-            text=upload.caption,
-            media=media,
-            recommendable=upload.recommendable,
-            author=upload.user_id,
-        )
-        return upload.user_id, signal, draft
+        return upload.user_id, signal, Draft(item=item, media=media, author=upload.user_id)
 
     def item(self, record: Record) -> Draft:
         """The item of a record of the `items` topic; a null value withdraws the item that the key names.
@@ -140,7 +133,7 @@ class Reader:
                 listed=False,
                 withdrawn=True,
             )
-            return Draft(item=withdrawn, recommendable=False)
+            return Draft(item=withdrawn)
         item = decode(Item, record.value, record.headers)
         check_key(record, item.item_id)
         if item.item_id.startswith(OWN_PREFIX):
@@ -157,7 +150,6 @@ class Reader:
                 entity=item.entity or "",
                 media=references(item.media),
             ),
-            text=embedded_text(item.title, item.text, item.tags),
             media=checked(item.media),
         )
 
@@ -231,9 +223,9 @@ def checked(media: tuple[Media, ...]) -> tuple[Media, ...]:
     return media
 
 
-def references(media: tuple[Media, ...]) -> tuple[str, ...]:
-    """The references among `media`: what can be fetched again."""
-    return tuple(one.uri for one in media if one.uri is not None)
+def references(media: tuple[Media, ...]) -> tuple[Reference, ...]:
+    """What is kept of `media`: where they can be read again, if anywhere."""
+    return tuple(Reference(one.kind.value, one.uri or "") for one in media)
 
 
 def version(time_ms: int, record: Record) -> Version:

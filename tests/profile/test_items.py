@@ -3,12 +3,14 @@
 import asyncio
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penchant.profile.items import Item, Items, Listed, Refused
+from penchant.profile.items import Item, Items, Listed, Reference, Refused, item_of
+from penchant.profile.positions import Position, Positions
 
 VERSIONS = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), unique=True, min_size=1, max_size=5
@@ -69,12 +71,35 @@ async def test_everything_about_an_item_comes_back(items):
         tags=("a", "b"),
         attributes={"year": "1999"},
         entity="m.01",
-        media=("file:///a.png",),
+        media=(Reference("image", "file:///a.png"), Reference("audio", "")),
+        private=True,
         modalities=("text",),
         refused=(Refused("image", "corrupt", "no picture"),),
     )
     await items.put([(whole, unit(1))])
     assert await items.get(["film/1 é", "other"]) == {"film/1 é": whole}
+
+
+@pytest.mark.parametrize(
+    ("author", "listed", "private"), [("", False, False), ("ab12", True, False), ("ab12", False, True)]
+)
+def test_an_item_of_an_older_store_is_read(author, listed, private):
+    """Its references come without their kinds, and what a user has and nobody was shown is private."""
+    payload = {"item_id": "i", "version": [1, 1, 0], "listed": listed, "author": author, "media": ["file:///a"]}
+    read = item_of(payload | {"text": "old maps"})
+    assert (read.media, read.private, read.text) == ((Reference("", "file:///a"),), private, "old maps")
+
+
+async def test_all_items_are_read_and_nothing_else(items, edge):
+    """Listed or not, with their vectors and tokens; positions, which lie beside them, are none."""
+    await items.put([(item("a", 1), unit(1)), (item("b", 1, listed=False), None)])
+    position = Position(topic_id="t", next_offset=7)
+    await Positions(edge, items.layout.name, "group").save({("items", 0): position})
+    found = {one.item.item_id: one async for one in items.all()}
+    assert found.keys() == {"a", "b"}
+    assert found["b"].vector is None
+    np.testing.assert_array_equal(found["a"].vector, unit(1))
+    assert await items.replace([msgspec.structs.replace(found["a"], vector=unit(2))]) == {"a"}
 
 
 async def test_a_void_item_is_present_without_a_vector(items):

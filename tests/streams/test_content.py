@@ -209,7 +209,8 @@ async def test_a_withdrawn_item_keeps_its_vector_and_comes_back_with_a_newer_ver
     vector = (await items.vectors(["film"]))["film"]
     await handler.handle(batch("items", None, first=1, key=b"film"))
     await handler.handle(first)
-    assert (await items.get(["film"]))["film"].withdrawn
+    withdrawn = (await items.get(["film"]))["film"]
+    assert (withdrawn.withdrawn, withdrawn.listed, withdrawn.title) == (True, False, "A film")
     np.testing.assert_array_equal((await items.vectors(["film"]))["film"], vector)
     assert await items.count() == 0
     await handler.handle(batch("items", Item(item_id="film", title="Another film"), first=2))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from penchant.errors import ConfigurationError
 from penchant.profile.identity import Identity
+from penchant.profile.items import Reference
 from penchant.profile.signals import Action, Signal
 from penchant.settings import ProfileSettings
 from penchant.streams.codec import Unusable
@@ -124,7 +125,12 @@ def test_a_post_is_a_signal_on_an_item_of_its_authors_own(reader):
     assert draft.item.item_id == signal.item_id
     assert draft.item.author == identity.author("ada")
     assert "ada" not in draft.item.item_id + draft.item.author
-    assert (draft.text, draft.media, draft.author, draft.recommendable) == ("a poem. verse", (PNG,), "ada", True)
+    assert (draft.text, draft.media, draft.author, draft.item.private) == (
+        "a poem. verse",
+        (PNG,),
+        "ada",
+        False,
+    )
     assert draft.item.version == (NOW, NOW, 9)
     assert not draft.item.listed
 
@@ -132,16 +138,17 @@ def test_a_post_is_a_signal_on_an_item_of_its_authors_own(reader):
 def test_a_search_is_private(reader):
     """It is a weaker signal, and its item is for nobody's list."""
     _, signal, draft = reader.post(record(Post(event_id="s", user_id="ada", text="maps", recommendable=False)))
-    assert (signal.action, signal.weight, draft.recommendable) == (Action.SEARCH, 1.0, False)
+    assert (signal.action, signal.weight, draft.item.private) == (Action.SEARCH, 1.0, True)
 
 
 def test_an_upload_is_a_signal_on_an_item_of_its_authors_own(reader):
     """A reference is kept, so that it can be fetched again; inline data is not."""
     by_reference = MediaUpload(event_id="u", user_id="ada", kind="audio", uri="file:///a.wav", caption="rain")
     user, signal, draft = reader.upload(record(by_reference))
-    assert (user, signal.action, draft.text, draft.item.media) == ("ada", Action.UPLOAD, "rain", ("file:///a.wav",))
+    assert (user, signal.action, draft.text) == ("ada", Action.UPLOAD, "rain")
+    assert draft.item.media == (Reference("audio", "file:///a.wav"),)
     inline = MediaUpload(event_id="u", user_id="ada", kind="audio", data=b"RIFF", item_id="own")
-    assert reader.upload(record(inline))[2].item.media == ()
+    assert reader.upload(record(inline))[2].item.media == (Reference("audio", ""),)
     assert reader.upload(record(inline))[1].item_id == Identity("key").own_item("ada", "own")
 
 

@@ -86,7 +86,7 @@ def listings(drafts: Iterable[Draft]) -> list[Listing]:
             item=draft.item.item_id,
             text=draft.text,
             categories=draft.item.tags,
-            listed=draft.recommendable,
+            listed=not (draft.item.private or draft.item.withdrawn),
             released=UNKNOWN_TIME if draft.author is None else draft.item.version[0],
         )
         for draft in drafts
