@@ -46,6 +46,10 @@ class Bounded(Generic[Key, Value]):
         if len(self._values) > self._capacity:
             self._values.popitem(last=False)
 
+    def values(self) -> Iterable[Value]:
+        """All values, the one used longest ago first."""
+        return self._values.values()
+
     def drop(self, key: Key) -> None:
         """Forgets a key, known or not."""
         self._values.pop(key, None)
@@ -56,12 +60,12 @@ class Bounded(Generic[Key, Value]):
             del self._values[key]
 
 
-class Content(Struct, frozen=True, kw_only=True):
+class Content(Struct, frozen=True, kw_only=True, eq=False):
     """Content vectors gathered for one computation.
 
     Attributes:
-        rows: which row of `vectors` holds an item.
-        vectors: shape (m, d).
+        rows: which row of `vectors` holds an item; of those asked for that have content.
+        vectors: shape (m, d), with rows that nobody asked for among them. Rows that are there stay as they are.
         missing: items that are not in the store at all; those in it without content are neither here nor there.
     """
 
@@ -70,8 +74,22 @@ class Content(Struct, frozen=True, kw_only=True):
     missing: frozenset[str]
 
 
+class Kept(Struct, gc=False):
+    """What is remembered of an item: until when, seconds, and its row; `VOID` where it has no content."""
+
+    until: float
+    row: int
+
+
+VOID = -1
+SPARE = 256  # rows, and as many as are in use: what a new array has room for beyond those
+
+
 class ItemVectors:
     """Reads content vectors through a bounded cache. Absence is never cached: the item may come any moment.
+
+    Vectors are rows of one array, to which rows are only ever added: whoever has gathered some may go on computing
+    with them while others gather more. When the array is full, the rows in use move to a new one.
 
     Args:
         items: where the vectors are.
@@ -86,32 +104,56 @@ class ItemVectors:
         self._items = items
         self._ttl_s = ttl_s
         self._clock = clock
-        self._known: Bounded[str, tuple[float, Vector | None]] = Bounded(capacity)
+        self._known: Bounded[str, Kept] = Bounded(capacity)
+        self._array: Vector = np.empty((0, items.space.dimension), np.float32)
+        self._used = 0
 
     async def gather(self, item_ids: Iterable[str]) -> Content:
         """The vectors of `item_ids`, as rows of one array."""
-        now = self._clock()
-        found: dict[str, Vector | None] = {}
+        now, array = self._clock(), self._array
+        rows: dict[str, int] = {}
         unknown: list[str] = []
-        for item_id in set(item_ids):
-            entry = self._known.get(item_id)
-            if entry is not None and entry[0] > now:
-                found[item_id] = entry[1]
-            else:
+        for item_id in dict.fromkeys(item_ids):
+            kept = self._known.get(item_id)
+            if kept is None or kept.until <= now:
                 unknown.append(item_id)
-        if unknown:
-            for item_id, vector in (await self._items.vectors(unknown)).items():
-                found[item_id] = vector
-                self._known.put(item_id, (now + self._ttl_s, vector))
-        present = {item_id: vector for item_id, vector in found.items() if vector is not None}
+            elif kept.row != VOID:
+                rows[item_id] = kept.row
+        found = await self._items.vectors(unknown) if unknown else {}
+        vectors = {item_id: vector for item_id, vector in found.items() if vector is not None}
+        self._make_room(len(vectors) + len(rows))
+        if array is not self._array:  # rows have moved, now or while the store was asked
+            vectors |= {item_id: array[row] for item_id, row in rows.items()}
+        rows |= {item_id: self._row(item_id, vector) for item_id, vector in vectors.items()}
+        for item_id in found:
+            self._known.put(item_id, Kept(now + self._ttl_s, rows.get(item_id, VOID)))
         return Content(
-            rows={item_id: row for row, item_id in enumerate(present)},
-            vectors=np.stack(list(present.values()))
-            if present
-            else np.zeros((0, self._items.space.dimension), np.float32),
+            rows=rows,
+            vectors=self._array[: self._used],
             missing=frozenset(item_id for item_id in unknown if item_id not in found),
         )
 
     def drop(self, item_id: str) -> None:
         """Forgets an item that has changed."""
         self._known.drop(item_id)
+
+    def _make_room(self, count: int) -> None:
+        """Moves the rows in use to a new array where this one has no room for so many more."""
+        if self._used + count <= len(self._array):
+            return
+        kept = [one for one in self._known.values() if one.row != VOID]
+        array = np.empty((2 * (len(kept) + count) + SPARE, self._array.shape[1]), np.float32)
+        array[: len(kept)] = self._array[[one.row for one in kept]]
+        for row, one in enumerate(kept):
+            one.row = row
+        self._array, self._used = array, len(kept)
+
+    def _row(self, item_id: str, vector: Vector) -> int:
+        """The row of an item's vector: the one that it has, where that says the same, else a new one."""
+        kept = self._known.peek(item_id)
+        if kept is not None and kept.row != VOID and np.array_equal(self._array[kept.row], vector):
+            return kept.row
+        row = self._used
+        self._array[row] = vector
+        self._used += 1
+        return row

@@ -71,7 +71,8 @@ def interest_views(
         horizons: the half-lives.
     """
     indptr, columns, weights, ages, rests = signal_arrays(users, as_of, rows)
-    content = vectors.astype(np.float64)
+    used, columns = np.unique(columns, return_inverse=True)  # of the rows there may be many more
+    content = vectors[used].astype(np.float64)
     shape = (len(users), len(content))
     starts = np.asarray(indptr)
 
