@@ -142,9 +142,14 @@ class Profiles:
         async for point in self._store.scroll(self._collection, where, payload=(USER, AWAITS)):
             yield Waiting(user=point.payload[USER], awaits=frozenset(point.payload[AWAITS]))
 
-    async def all(self) -> AsyncIterator[Profile]:
-        """Every profile of the store, in no particular order; once each, even while others write them."""
-        async for point in self._store.scroll(self._collection, SearchFilter(), vectors=(SHORT, LONG, INTEREST)):
+    async def all(self, *, views: bool = True) -> AsyncIterator[Profile]:
+        """Every profile of the store, in no particular order; once each, even while others write them.
+
+        Args:
+            views: false: without them, as if they were zero.
+        """
+        vectors = (SHORT, LONG, INTEREST) if views else ()
+        async for point in self._store.scroll(self._collection, SearchFilter(), vectors=vectors):
             if USER in point.payload:  # positions are kept beside the profiles
                 yield self._profile(point)
 

@@ -7,6 +7,7 @@ of the knowledge graph, is read by an ordinary topic agent, acknowledged after i
 """
 
 import asyncio
+import hashlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -25,7 +26,7 @@ from penchant.streams.ledger import Handled
 from penchant.streams.records import Record
 from penchant.streams.topics import Topic
 
-__all__ = ["StreamApp"]
+__all__ = ["StreamApp", "knowledge_group"]
 
 KNOWLEDGE_GROUP = "penchant-knowledge"
 LISTEN_S = 0.01
@@ -93,7 +94,7 @@ class StreamApp:
                 hint="Set `data_dir` to a folder of yours.",
             ) from error
         self._app = faust.App(
-            settings.prefixed(KNOWLEDGE_GROUP),
+            knowledge_group(settings),
             broker=[f"kafka://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
             broker_credentials=credentials(settings),
             datadir=str(folder),
@@ -211,6 +212,16 @@ class LaneService(faust.Service):  # type: ignore[misc]  # faust ships no types
             self.running.set_exception(error)
         else:
             self.running.set_result(None)
+
+
+def knowledge_group(settings: Settings) -> str:
+    """The consumer group that keeps facts in a store: each store has one of its own.
+
+    Nothing in the store says how far it covers the facts, so a store that takes another's place must not go on from
+    what that one's group has committed: it reads all facts, which are few, and keeps what is news.
+    """
+    place = settings.store.url or str(settings.data_dir.resolve())
+    return settings.prefixed(f"{KNOWLEDGE_GROUP}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}")
 
 
 async def carry_out(job: Job, handler: Handler) -> None:

@@ -1,8 +1,9 @@
 """A worker's HTTP port: health, metrics, and what only it can reach while it holds the embedded store.
 
 It is meant for loopback: no request is authenticated. Names of hosts are checked, so that a page in a browser on
-this machine cannot read profiles by pointing a name of its own at it. A snapshot writes files: it is taken on loopback
-alone, and asked for with a content type that such a page may not send unasked.
+this machine cannot read profiles by pointing a name of its own at it. What changes something (a snapshot writes files,
+a calibration ranks otherwise) is done on loopback alone, and asked for with a content type that such a page may not
+send unasked.
 """
 
 import asyncio
@@ -11,8 +12,9 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import uvicorn
@@ -21,18 +23,21 @@ from msgspec import Meta, Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from penchant.errors import ConfigurationError, Unavailable
+from penchant.errors import ConfigurationError, PenchantError, Unavailable
 from penchant.profile.fusion import Space
 from penchant.profile.profiles import Profile, Profiles
+from penchant.profile.ranking.calibrations import Recalibration
 from penchant.profile.ranking.recommend import Ranker
 from penchant.settings import WorkerSettings
 from penchant.streams.anyone import list_for_anyone
 from penchant.streams.interest import now_ms, recommendations
 from penchant.streams.weights import WeightsView
 
-__all__ = ["HttpPort", "SnapshotRequest", "SnapshotTaken", "build_api"]
+__all__ = ["CalibrationRequest", "HttpPort", "SnapshotRequest", "SnapshotTaken", "build_api"]
 
 JSON = "application/json"
+
+Asked = TypeVar("Asked", bound=Struct)
 
 Folder = Annotated[str, Meta(max_length=4_096, pattern=r"^/[^\x00]*(?![\s\S])")]  # named from the root
 
@@ -41,6 +46,12 @@ class SnapshotRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Asks for a copy of the store in a folder, named from the root, that does not exist."""
 
     folder: Folder
+
+
+class CalibrationRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for a new calibration of the store in a folder, named from the root. The answer is a `Recalibration`."""
+
+    store: Folder
 
 
 class SnapshotTaken(Struct, frozen=True):
@@ -57,6 +68,7 @@ def build_api(
     ready: Callable[[], dict[str, bool]],
     snapshot: Callable[[Path], Awaitable[Path]],
     *,
+    calibrate: Callable[[Path], Awaitable[Recalibration]],
     weights: Callable[[], WeightsView],
     host: str,
 ) -> FastAPI:
@@ -68,6 +80,7 @@ def build_api(
         space: of the profiles' vectors.
         ready: by lane, whether it works.
         snapshot: copies the store to a new folder, and gives the one copied.
+        calibrate: makes a new calibration of the store in a folder.
         weights: of the ranking, as they are in force.
         host: that the port is bound to.
     """
@@ -113,9 +126,12 @@ def build_api(
     @api.post("/snapshot")
     async def copy_store(request: Request) -> Response:
         """Copies the store to a new folder of this machine."""
-        if not is_loopback(host):
-            return as_json({"error": "snapshots are taken where the port is on loopback only"}, 403)
-        return await taken(request, snapshot)
+        return await done(request, host, SnapshotRequest, partial(taken, snapshot))
+
+    @api.post("/calibrate")
+    async def calibrate_anew(request: Request) -> Response:
+        """Centres and whitens content by the catalogue as it is now."""
+        return await done(request, host, CalibrationRequest, lambda asked: calibrate(Path(asked.store)))
 
     return api
 
@@ -130,18 +146,33 @@ def weights_page(view: Callable[[], WeightsView]) -> Callable[[], Awaitable[Resp
     return weights
 
 
-async def taken(request: Request, snapshot: Callable[[Path], Awaitable[Path]]) -> Response:
-    """Takes the snapshot that a request asks for."""
+async def done(request: Request, host: str, kind: type[Asked], work: Callable[[Asked], Awaitable[Struct]]) -> Response:
+    """Does what a request asks for, where it may be asked.
+
+    Args:
+        request: has a JSON value of the kind.
+        host: that the port is bound to.
+        kind: of what is asked.
+        work: does it.
+    """
+    if not is_loopback(host):
+        return as_json({"error": "this is done where the port is on loopback only"}, 403)
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != JSON:
         return as_json({"error": f"the content type must be {JSON}"}, 415)
     try:
-        folder = msgspec.json.decode(await request.body(), type=SnapshotRequest).folder
-        copied = await snapshot(Path(folder))
+        return as_json(await work(msgspec.json.decode(await request.body(), type=kind)), 200)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return as_json({"error": str(error)}, 400)
-    except ConfigurationError as error:
+    except Unavailable:
+        raise
+    except PenchantError as error:
         return as_json({"error": str(error)}, 409)
-    return as_json(SnapshotTaken(folder=folder, store=str(copied.resolve())), 200)
+
+
+async def taken(snapshot: Callable[[Path], Awaitable[Path]], asked: SnapshotRequest) -> SnapshotTaken:
+    """Takes a snapshot."""
+    copied = await snapshot(Path(asked.folder))
+    return SnapshotTaken(folder=asked.folder, store=str(copied.resolve()))
 
 
 def view(profile: Profile, space: Space) -> dict[str, Any]:

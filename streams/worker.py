@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -28,12 +29,13 @@ from penchant.profile.items import Items
 from penchant.profile.places import Entities, Places
 from penchant.profile.positions import Positions
 from penchant.profile.profiles import Profiles
-from penchant.profile.ranking.calibrations import Calibrations
+from penchant.profile.ranking.calibrations import Calibrations, Recalibration
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.fused import FORMULAS, Mode, mode_of
 from penchant.profile.ranking.priors import pinned_weights, prior_weights
 from penchant.profile.ranking.recommend import Ranker
 from penchant.profile.ranking.whitening import Calibration
+from penchant.profile.remade import HalfMade, Remade
 from penchant.profile.rows import Rows
 from penchant.profile.state import Limits
 from penchant.profile.store.base import Store
@@ -87,11 +89,25 @@ class Parts(Struct, frozen=True, kw_only=True):
     vectors: ItemVectors
     ranker: Ranker
     calibrations: Calibrations
+    remade: Remade
 
-    async def open(self) -> None:
-        """Opens the store with the collections that the parts need."""
+    async def open(self, *, half_made: bool = False) -> None:
+        """Opens the store with the collections that the parts need; one that cannot be used is closed again.
+
+        Args:
+            half_made: also a store that is still being made from another one.
+
+        Raises:
+            HalfMade: it is.
+        """
         parts = (self.items, self.profiles, self.rows, self.graph, self.entities, self.calibrations)
         await self.store.open([part.layout for part in parts])
+        if not half_made:
+            try:
+                await self.remade.check()
+            except HalfMade:
+                await self.store.close()
+                raise
 
 
 def build_parts(
@@ -117,11 +133,12 @@ def build_parts(
         long_ms=profile.long_half_life_ms,
         short_share_at=profile.short_share_at,
     )
-    items = Items(store, settings.prefixed("items"), space)
+    items = Items(store, settings.encoded("items"), space)
     vectors = ItemVectors(items, capacity=profile.cached_items, ttl_s=profile.item_cache_s)
     graph = Graph(store, settings.prefixed("triples"))
     entities = Entities(store, settings.prefixed("entities"))
     rows = Rows(store, settings.prefixed("affinity"))
+    calibrations = Calibrations(store, settings.encoded("calibration"), items)
     features = (*content_names(part.name for part in space.slices), *BEHAVIOUR)
     ranker = Ranker(
         items,
@@ -146,14 +163,15 @@ def build_parts(
         limits=limits,
         horizons=horizons,
         items=items,
-        profiles=Profiles(store, settings.prefixed("profiles"), space, identity, limits),
+        profiles=Profiles(store, settings.encoded("profiles"), space, identity, limits),
         rows=rows,
         graph=graph,
         entities=entities,
         places=Places(items, entities, graph),
         vectors=vectors,
         ranker=ranker,
-        calibrations=Calibrations(store, settings.prefixed("calibration"), items),
+        calibrations=calibrations,
+        remade=Remade(store, calibrations.layout),
     )
 
 
@@ -339,6 +357,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             parts.space,
             lambda: {name: lane.ready for name, lane in running.items()},
             parts.store.snapshot,
+            calibrate=partial(recalibrate, settings, parts),
             weights=weights.view,
             host=settings.worker.http_host,
         )
@@ -479,14 +498,39 @@ async def stopped(app: StreamApp, timeout_s: float) -> None:
 
 
 async def calibrated(settings: Settings, parts: Parts) -> None:
-    """Waits until the catalogue is large enough to be calibrated, and has the ranker compare by that."""
+    """Has the ranker compare by the calibration in force: the first, once the catalogue is large enough, and others."""
+    token: int | None = None
+    fingerprint = ""
     while True:
-        found = await retried(lambda: parts.calibrations.in_force(settings.recommend.calibrate_at))
-        if found is not None:
-            parts.ranker.calibrate(found)
-            log.info("content is centred and whitened", calibration=found.fingerprint)
-            return
+        standing = await retried(parts.calibrations.token)
+        if standing is None or standing != token:
+            found = await retried(lambda: parts.calibrations.in_force(settings.recommend.calibrate_at))
+            token = standing  # of the one before, or none, where it was made just now: looked at once more
+            if found is not None and found.fingerprint != fingerprint:
+                fingerprint = found.fingerprint
+                parts.ranker.calibrate(found)
+                log.info("content is centred and whitened", calibration=fingerprint)
         await asyncio.sleep(settings.worker.sweep_interval_s)
+
+
+async def recalibrate(settings: Settings, parts: Parts, folder: Path) -> Recalibration:
+    """Makes a calibration of the catalogue as it is, and puts it in force; all workers take it within seconds.
+
+    Args:
+        settings: of this process.
+        parts: of it.
+        folder: of the embedded store that is meant.
+
+    Raises:
+        PenchantError: the store is another one, or the catalogue is too small.
+        Unavailable: the store does not answer.
+    """
+    if settings.store.url or folder != (settings.data_dir / "store").resolve():
+        raise ConfigurationError(
+            f"This worker's store is not {folder}",
+            hint="worker.http_host and worker.http_port must be those of the worker that runs on this data_dir.",
+        )
+    return await parts.calibrations.renew()
 
 
 async def warmed_up(embedder: Embedder, lanes: Mapping[str, Lane]) -> None:

@@ -153,6 +153,25 @@ def test_a_worker_keeps_its_name_over_restarts(nowhere):
     assert load_settings(worker={"instance_id": "w1"}).instance_id == "w1"
 
 
+def test_generations_of_a_store_have_names_of_their_own(nowhere):
+    """Their workers run side by side: collections that encoders fill differ, and so do the workers' names."""
+    first, second = (load_settings(namespace="shop", store={"generation": name}) for name in ("", "v2"))
+    assert (first.encoded("items"), second.encoded("items")) == ("shop.items", "shop.items-v2")
+    assert first.instance_id != second.instance_id
+
+
+def test_a_file_may_stand_against_the_environment(nowhere, monkeypatch):
+    """Of another worker's settings what the file says counts; what it leaves out, secrets say, comes from outside."""
+    (nowhere / "old.toml").write_text('data_dir = "old"\n[store]\nurl = "http://old"')
+    monkeypatch.setenv("PENCHANT_DATA_DIR", "new")
+    monkeypatch.setenv("PENCHANT_STORE__URL", "http://new")
+    monkeypatch.setenv("PENCHANT_STORE__API_KEY", "secret")
+    found = load_settings(nowhere / "old.toml", file_stands=True)
+    assert (str(found.data_dir), found.store.url) == ("old", "http://old")
+    assert found.store.api_key.get_secret_value() == "secret"
+    assert load_settings(nowhere / "old.toml").store.url == "http://new"
+
+
 def test_every_setting_says_what_it_means():
     """`penchant settings` has a meaning to show for each key."""
     silent = []

@@ -84,8 +84,9 @@ def check_layout(
     if differences:
         raise LayoutMismatch(
             f"The collection {layout.name} was made otherwise than this worker would make it: {'; '.join(differences)}",
-            hint="Start with the encoders and settings that filled it, or choose another `namespace` (or, for the "
-            "embedded store, another `data_dir`): that starts empty and fills from Kafka.",
+            hint="Start with the encoders and settings that filled it. To change encoders or their shares, `penchant "
+            "reindex --from` the settings of this store makes one for the new ones beside it, in another `data_dir` or "
+            "`store.generation`. Another `namespace` or `data_dir` starts empty and fills from Kafka.",
         )
 
 

@@ -57,6 +57,8 @@ MAPPINGS = frozenset(
 DEFAULT_FILE = Path("penchant.toml")
 # The file that `load_settings` was told, on its way to the sources, which pydantic builds by itself.
 NAMED_FILE: ContextVar[Path | None] = ContextVar("named_file", default=None)
+# Likewise, whether what the file says stands against the environment.
+FILE_STANDS: ContextVar[bool] = ContextVar("file_stands", default=False)
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -98,6 +100,12 @@ class StoreSettings(Section):
     api_key: SecretStr = Field(default=SecretStr(""), description="of the Qdrant server")
     grpc_port: int = Field(default=6334, ge=1, le=65_535, description="of the Qdrant server")
     timeout_s: Positive = Field(default=10.0, description="of a request to the Qdrant server")
+    generation: str = Field(
+        default="",
+        max_length=32,
+        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+        description="ends the names of the collections that other encoders would fill otherwise (`penchant reindex`)",
+    )
 
 
 class FusionSettings(Section):
@@ -303,13 +311,18 @@ class Settings(BaseSettings):
         """The name of a topic, group or collection within this namespace."""
         return f"{self.namespace}.{name}" if self.namespace else str(name)  # of an enumeration's member, its text
 
+    def encoded(self, name: str) -> str:
+        """The name of a collection whose vectors encoders make: each generation of the store has its own."""
+        return f"{self.prefixed(name)}-{self.store.generation}" if self.store.generation else self.prefixed(name)
+
     @property
     def instance_id(self) -> str:
         """This worker's name among all: stable over restarts, so that a restart resumes its membership."""
         if self.worker.instance_id:
             return self.worker.instance_id
         folder = hashlib.blake2b(str(self.data_dir.resolve()).encode(), digest_size=4).hexdigest()
-        return f"{socket.gethostname()}-{folder}"
+        name = f"{socket.gethostname()}-{folder}"
+        return f"{name}-{self.store.generation}" if self.store.generation else name
 
     @classmethod
     def settings_customise_sources(
@@ -320,10 +333,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the base class's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the base class's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags over environment over file."""
+        """Flags over environment over file, or over file over environment."""
         file = settings_file()
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        return (*sources, TomlConfigSettingsSource(settings_cls, file)) if file else sources
+        if file is None:
+            return init_settings, env_settings
+        of_file = TomlConfigSettingsSource(settings_cls, file)
+        if FILE_STANDS.get():
+            return init_settings, of_file, env_settings
+        return init_settings, env_settings, of_file
 
 
 def settings_file() -> Path | None:
@@ -336,18 +353,19 @@ def settings_file() -> Path | None:
     return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
 
 
-def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+def load_settings(config: Path | None = None, *, file_stands: bool = False, **flags: Any) -> Settings:
     """Reads settings from file, environment and `flags`.
 
     Args:
         config: the file; None: the one that `PENCHANT_CONFIG` names, else `penchant.toml` if it is there.
+        file_stands: the environment fills in what the file leaves open, secrets for instance, and overrides nothing.
         flags: values by field name; sections as mappings. They win over the environment and the file.
 
     Raises:
         ConfigurationError: a key is unknown, or a value is not of its type or out of its bounds.
     """
     check_environment(os.environ)
-    named = NAMED_FILE.set(config)
+    named, stands = NAMED_FILE.set(config), FILE_STANDS.set(file_stands)
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -359,6 +377,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise ConfigurationError(f"The settings cannot be read: {error}") from None
     finally:
         NAMED_FILE.reset(named)
+        FILE_STANDS.reset(stands)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Item, Items
 from penchant.profile.profiles import Profiles
+from penchant.profile.ranking.calibrations import Calibrations
 from penchant.profile.ranking.features import content_names
 from penchant.profile.ranking.recommend import Ranker
 from penchant.profile.ranking.weights import Weights
@@ -67,7 +68,15 @@ class Parts:
     def api(self, host="127.0.0.1"):
         """The API as if bound to `host`."""
         ready, snapshot, weights = (lambda: self.ready), self.store.snapshot, self.standing.view
-        return build_api(self.profiles, self.ranker, SPACE, ready, snapshot, weights=weights, host=host)
+        return build_api(
+            self.profiles, self.ranker, SPACE, ready, snapshot, calibrate=self.calibrate, weights=weights, host=host
+        )
+
+    async def calibrate(self, folder):
+        """A calibration of the store, if it is the one in the folder."""
+        if folder != self.store.folder:
+            raise ConfigurationError("another store")
+        return await Calibrations(self.store, "calibration", self.items).renew()
 
     def client(self, host="127.0.0.1", asking="http://127.0.0.1:8321"):
         """A client of the API as if bound to `host`."""
@@ -80,7 +89,8 @@ async def parts(tmp_path):
     """A store with items, and users who each like one of them."""
     store = EdgeStore(tmp_path / "store")
     parts = Parts(store)
-    await store.open([parts.items.layout, parts.profiles.layout, parts.rows.layout])
+    calibrations = Calibrations(store, "calibration", parts.items)
+    await store.open([parts.items.layout, parts.profiles.layout, parts.rows.layout, calibrations.layout])
     generator = np.random.default_rng(1)
     made = []
     for number in range(8):
@@ -274,3 +284,23 @@ async def test_requests_under_way_are_answered_before_the_port_closes(parts, mon
         answer_now.set()
         assert (await asking).status_code == 200
         await closing
+
+
+async def test_a_calibration_is_made_of_the_store_that_is_meant_and_for_this_machine_alone(parts):
+    """It says what it was made of; another store, a catalogue that is too small, a stranger's request: nothing done."""
+    asked = {"store": str(parts.store.folder)}
+    async with parts.client() as client:
+        made = await client.post("/calibrate", json=asked)
+        assert (made.status_code, made.json()["items"], made.json()["before"]) == (200, 8, "")
+        again = (await client.post("/calibrate", json=asked)).json()
+        assert again["before"] == again["now"] == made.json()["now"]
+        assert (await client.post("/calibrate", json={"store": "/elsewhere"})).status_code == 409
+        assert (await client.post("/calibrate", content=b'{"store": "/a"}')).status_code == 415
+        assert (await client.post("/calibrate", json={"store": "relative"})).status_code == 400
+        await parts.items.put(
+            [(Item(item_id=f"i{number}", version=(2, 2, 0), listed=False), None) for number in range(8)]
+        )
+        refused = await client.post("/calibrate", json=asked)
+        assert (refused.status_code, "twice as many" in refused.json()["error"]) == (409, True)
+    async with parts.client("192.0.2.1", "http://worker:8321") as client:
+        assert (await client.post("/calibrate", json=asked)).status_code == 403

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from penchant.profile.graph import Fact, Graph
 from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
-from penchant.streams.app import KNOWLEDGE_GROUP
+from penchant.streams.app import knowledge_group
 from penchant.streams.connection import open_producer
 from penchant.streams.dead_letters import DeadLetter
 from penchant.streams.events import Triple
@@ -226,7 +226,7 @@ async def settled(settings):
 
 def lag(settings):
     """Records of the topic that the agent's group has not committed."""
-    group = settings.prefixed(KNOWLEDGE_GROUP)
+    group = knowledge_group(settings)
     consumer = Consumer({"bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": group})
     wanted = [TopicPartition(settings.prefixed(Topic.TRIPLES), number) for number in range(3)]
     try:

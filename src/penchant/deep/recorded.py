@@ -95,8 +95,8 @@ def by_store(stream: Stream, settings: Settings) -> Catalogue:
 async def read(stream: Stream, settings: Settings) -> Stored:
     """What a store that nobody writes has of a stream's items."""
     store, space = open_store(settings), worker_space(settings)
-    items = Items(store, settings.prefixed("items"), space)
-    calibrations = Calibrations(store, settings.prefixed("calibration"), items)
+    items = Items(store, settings.encoded("items"), space)
+    calibrations = Calibrations(store, settings.encoded("calibration"), items)
     entities = Entities(store, settings.prefixed("entities"))
     await store.open([items.layout, calibrations.layout, entities.layout], create=False)
     try:

@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from penchant.profile.ranking.calibrations import Calibrations
+from penchant.profile.ranking.calibrations import Calibrations, TooFewItems
 from penchant.profile.ranking.whitening import LEAST_ITEMS, Calibration, calibrate
 
 ENOUGH = 5 * LEAST_ITEMS * 4  # items, for slices of at most four components
@@ -50,3 +50,25 @@ async def test_workers_that_calibrate_at_once_agree(calibrations, catalogue, ite
     others = [Calibrations(edge, "calibration", items) for _ in range(3)]
     found = await asyncio.gather(*(one.in_force(ENOUGH) for one in (calibrations, *others)))
     assert len({one.fingerprint for one in found}) == 1
+
+
+async def test_a_calibration_is_made_anew_when_asked_for(calibrations, catalogue, items, edge):
+    """Of the catalogue as it is then, in place of the one before; whoever looks sees that it is another."""
+    await catalogue(*(f"i{number}" for number in range(ENOUGH)))
+    assert await calibrations.token() is None
+    first = await calibrations.in_force(1)
+    token = await calibrations.token()
+    await catalogue(*(f"later{number}" for number in range(ENOUGH)), seed=1)
+    made = await calibrations.renew()
+    assert (made.before, made.items, set(made.slices)) == (first.fingerprint, 2 * ENOUGH, {"text", "image"})
+    found = await Calibrations(edge, "calibration", items).in_force(1)
+    assert found.fingerprint == made.now != made.before
+    assert await calibrations.token() != token
+
+
+async def test_what_says_too_little_is_not_put_in_force(calibrations, catalogue):
+    """A catalogue that has shrunk below what a slice needs leaves the calibration that there is."""
+    await catalogue("i0", "i1", "i2")
+    with pytest.raises(TooFewItems, match="3 listed items"):
+        await calibrations.renew()
+    assert await calibrations.known() is None
