@@ -27,9 +27,11 @@ __all__ = [
     "Host",
     "Identity",
     "JointEncoder",
+    "PartUndecodable",
     "Query",
     "Undecodable",
     "Vectors",
+    "Whole",
     "extra",
     "fingerprint",
     "unit_rows",
@@ -60,6 +62,30 @@ class Query(Struct, frozen=True):
     """A text that asks for something: some models take it in another way than what may be found."""
 
     text: str
+
+
+class Whole(Struct, frozen=True):
+    """What a content has of several modalities, for an encoder that takes all at once: inputs with their modality."""
+
+    parts: tuple[tuple[str, str | Query | bytes], ...]
+
+    def without(self, parts: Sequence[tuple[str, str | Query | bytes]]) -> "Whole":
+        """The rest."""
+        return Whole(tuple(one for one in self.parts if one not in parts))
+
+
+class PartUndecodable(Undecodable):
+    """A part of a whole cannot be used; the rest may be.
+
+    Args:
+        message: as of any.
+        reason: likewise.
+        part: which.
+    """
+
+    def __init__(self, message: str, *, reason: str, part: tuple[str, str | Query | bytes]) -> None:
+        super().__init__(message, reason=reason)
+        self.part = part
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -170,11 +196,14 @@ class JointEncoder(ABC):
         dimension: components of an output vector, of whatever modality.
         fingerprint: as an encoder's.
         towers: an encoder a modality.
+        whole: takes all that a content has of these modalities at once; None: each is encoded by its tower, and the
+            content is their mean direction.
     """
 
     dimension: int
     fingerprint: Fingerprint
     towers: Mapping[str, Encoder[Any, Any, Any]]
+    whole: Encoder[Whole, Any, Any] | None = None
 
     @classmethod
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Query
+from penchant.encoders.base import Query, Whole
 
 __all__ = ["VectorCache", "keys_of"]
 
@@ -17,15 +17,17 @@ OVERHEAD_BYTES = 300  # of an entry beside its numbers: the key, the array and t
 Vector = NDArray[np.float32]
 
 
-def keys_of(modality: str, inputs: Sequence[str] | Sequence[Query] | Sequence[bytes]) -> list[bytes]:
+def keys_of(modality: str, inputs: Sequence[str | Query | bytes | Whole]) -> list[bytes]:
     """What stands for inputs of a modality: digests, for which nobody finds two contents."""
     return [key_of(modality, one) for one in inputs]
 
 
-def key_of(modality: str, one: str | Query | bytes) -> bytes:
+def key_of(modality: str, one: str | Query | bytes | Whole) -> bytes:
     """What stands for an input; for a text that asks something else, since its vector may be another."""
     if isinstance(one, Query):
         return key_of(f"{modality}-query", one.text)
+    if isinstance(one, Whole):
+        return key_of(modality, b"".join(key_of(part, content) for part, content in one.parts))
     content = one.encode(errors="surrogatepass") if isinstance(one, str) else one
     return hashlib.blake2b(content, digest_size=KEY_BYTES, person=modality.encode()).digest()
 

@@ -16,7 +16,7 @@ from penchant.encoders.models import contents, model_folder
 from penchant.encoders.options.base import ModelOptions
 from penchant.errors import ConfigurationError
 
-__all__ = ["Checkpoint", "find_checkpoint", "read_json"]
+__all__ = ["Checkpoint", "find_checkpoint", "of_family", "read_json"]
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -73,6 +73,21 @@ def find_checkpoint(options: ModelOptions, *, fetch: bool, beside: Sequence[str]
             )
     names = [*weights(folder), *(name for name in (*DESCRIPTIONS, *beside) if (folder / name).is_file())]
     return Checkpoint(folder=folder, config=config, content=contents(options, folder, names))
+
+
+def of_family(checkpoint: Checkpoint, families: frozenset[str]) -> Checkpoint:
+    """The same.
+
+    Raises:
+        ConfigurationError: the model's type is none of these.
+    """
+    found = checkpoint.config.get("model_type")
+    if found not in families:
+        raise ConfigurationError(
+            f"The model in {checkpoint.folder} is {found or 'of no type'}, and {', '.join(sorted(families))} are taken",
+            hint="Choose another kind of encoder (`penchant encoders list`), or another model.",
+        )
+    return checkpoint
 
 
 def weights(folder: Path) -> list[str]:

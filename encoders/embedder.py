@@ -22,12 +22,24 @@ import structlog
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
-from penchant.encoders.base import Encoder, Host, Identity, Query, Undecodable, extra, fingerprint, unit_rows
+from penchant.encoders.base import (
+    Encoder,
+    Host,
+    Identity,
+    JointEncoder,
+    PartUndecodable,
+    Query,
+    Undecodable,
+    Whole,
+    extra,
+    fingerprint,
+    unit_rows,
+)
 from penchant.encoders.batching import Batcher, Outcome
 from penchant.encoders.cache import VectorCache, keys_of
 from penchant.encoders.decoding.pool import DecodingPool
 from penchant.encoders.devices import host_of
-from penchant.encoders.registry import build, identity, slots, tower
+from penchant.encoders.registry import JOINT, build, identity, slots, tower
 from penchant.encoders.speech import SpeechToText, identify_speech
 from penchant.encoders.transcripts import Transcripts
 from penchant.settings import EncoderSettings
@@ -75,6 +87,13 @@ class Embedded(Struct, frozen=True, kw_only=True):
     """A content's unit vectors, by modality; those that it lacks, or that were refused, are absent."""
 
     slices: dict[str, Vector]
+    refusals: tuple[Refusal, ...] = ()
+
+
+class Part(Struct, frozen=True):
+    """What a content has in one slice: its unit vector, if any of it could be used, and what could not."""
+
+    vector: Vector | None
     refusals: tuple[Refusal, ...] = ()
 
 
@@ -161,22 +180,23 @@ class Embedder:
         """
         batchers = await self._loaded()
         contents = await self._with_speech(contents)
-        inputs = {modality: [inputs_of(content, modality) for content in contents] for modality in MODALITIES}
-        found = dict(
-            zip(
-                MODALITIES,
-                await asyncio.gather(
-                    *(self._encode(modality, batchers[modality], inputs[modality]) for modality in MODALITIES)
-                ),
-                strict=True,
+        slices = self._space.modalities
+        parts = await asyncio.gather(
+            *(
+                self._together(batchers[JOINT], of_slice, contents)
+                if name == JOINT and JOINT in batchers
+                else self._apart(batchers, of_slice, contents)
+                for name, of_slice in slices.items()
             )
         )
         return [
-            assemble(
-                {modality: [found[modality][one] for one in inputs[modality][place]] for modality in MODALITIES},
-                self._space.modalities,
+            Embedded(
+                slices={
+                    name: part.vector for name, part in zip(slices, of_content, strict=True) if part.vector is not None
+                },
+                refusals=tuple(chain.from_iterable(part.refusals for part in of_content)),
             )
-            for place in range(len(contents))
+            for of_content in zip(*parts, strict=True)
         ]
 
     async def encoder(self, modality: str) -> tuple[Host, Encoder[Any, Any, Any]]:
@@ -236,20 +256,55 @@ class Embedder:
             self._encoders = host, encoders
         return self._encoders
 
+    async def _apart(
+        self, batchers: Mapping[str, Batcher[Any, Any]], modalities: Sequence[str], contents: Sequence[Content]
+    ) -> list[Part]:
+        """A slice of each content, whose modalities are encoded each by itself."""
+        inputs = {modality: [inputs_of(content, modality) for content in contents] for modality in modalities}
+        outcomes = await asyncio.gather(
+            *(self._encode(modality, batchers[modality], inputs[modality]) for modality in modalities)
+        )
+        return [
+            assemble(
+                {
+                    modality: [found[one] for one in inputs[modality][place]]
+                    for modality, found in zip(modalities, outcomes, strict=True)
+                }
+            )
+            for place in range(len(contents))
+        ]
+
+    async def _together(
+        self, batcher: Batcher[Any, Any], modalities: Sequence[str], contents: Sequence[Content]
+    ) -> list[Part]:
+        """Likewise, encoded at once; a part that cannot be used is left out, and the rest encoded without it."""
+        vectors: list[Vector | None] = [None] * len(contents)
+        refusals: list[list[Refusal]] = [[] for _ in contents]
+        left = dict(enumerate(whole_of(content, modalities) for content in contents))
+        while left := {place: whole for place, whole in left.items() if whole.parts}:
+            outcomes = await self._encode(JOINT, batcher, [left.values()])
+            tried, left = left, {}
+            for place, whole in tried.items():
+                outcome = outcomes[whole]
+                if isinstance(outcome, Undecodable):
+                    parts = (outcome.part,) if isinstance(outcome, PartUndecodable) else whole.parts
+                    refusals[place] += [refusal_of(modality, outcome) for modality, _ in parts]
+                    left[place] = whole.without(parts)
+                else:
+                    vectors[place] = outcome
+        return [Part(vector, tuple(found)) for vector, found in zip(vectors, refusals, strict=True)]
+
     async def _encode(
-        self,
-        modality: str,
-        batcher: Batcher[Any, Any],
-        inputs: Iterable[Sequence[str] | Sequence[Query] | Sequence[bytes]],
-    ) -> dict[str | Query | bytes, Outcome]:
+        self, modality: str, batcher: Batcher[Any, Any], inputs: Iterable[Iterable[Any]]
+    ) -> dict[Any, Outcome]:
         """For each distinct input its unit vector, or why there is none. What is known or under way is not begun."""
         distinct: list[Any] = list(dict.fromkeys(chain.from_iterable(inputs)))
         if not distinct:
             return {}
         loop = asyncio.get_running_loop()
         keys = await loop.run_in_executor(self._pool, keys_of, modality, distinct)
-        outcomes: dict[str | Query | bytes, Outcome] = {}
-        awaited: dict[str | Query | bytes, asyncio.Future[Outcome]] = {}
+        outcomes: dict[Any, Outcome] = {}
+        awaited: dict[Any, asyncio.Future[Outcome]] = {}
         fresh: dict[bytes, Any] = {}
         for one, key in zip(distinct, keys, strict=True):
             known = self._cache.get(key)
@@ -287,12 +342,17 @@ class Embedder:
 
 
 def loaded(settings: EncoderSettings, host: Host) -> dict[str, Encoder[Any, Any, Any]]:
-    """The encoder of each modality; those of a joint slice are one model's towers."""
+    """The encoder of each modality; those of a joint slice are one model's towers.
+
+    Where that model takes all at once, what does is there under the slice's name.
+    """
     found: dict[str, Encoder[Any, Any, Any]] = {}
     for slot in slots(settings):
         encoder = build(slot.options, host)
         for modality in slot.modalities:
             found[modality] = tower(encoder, modality)
+        if isinstance(encoder, JointEncoder) and encoder.whole is not None:
+            found[slot.name] = encoder.whole
     return found
 
 
@@ -305,32 +365,39 @@ def inputs_of(content: Content, modality: str) -> Sequence[str] | Sequence[Query
     return content.images if modality == IMAGE else content.sounds
 
 
-def assemble(
-    outcomes: Mapping[str, Sequence[Vector | Undecodable]], modalities: Mapping[str, Sequence[str]]
-) -> Embedded:
-    """A content's slices from what became of its inputs: the mean direction of those usable.
+def whole_of(content: Content, modalities: Sequence[str]) -> Whole:
+    """All that a content has of some modalities, each part once."""
+    return Whole(
+        tuple(dict.fromkeys((modality, one) for modality in modalities for one in inputs_of(content, modality)))
+    )
+
+
+def assemble(outcomes: Mapping[str, Sequence[Outcome]]) -> Part:
+    """A content's part in a slice from what became of its inputs: the mean direction of those usable.
 
     Args:
-        outcomes: by modality.
-        modalities: of each slice. Where several share one, each that a content has counts the same.
+        outcomes: by modality. Where there are several, each that a content has counts the same.
     """
-    directions = {
-        modality: unit_rows(np.mean(usable, axis=0, keepdims=True))[0]
-        for modality, results in outcomes.items()
+    directions = [
+        unit_rows(np.mean(usable, axis=0, keepdims=True))[0]
+        for results in outcomes.values()
         if (usable := [result for result in results if not isinstance(result, Undecodable)])
-    }
-    slices: dict[str, Vector] = {}
-    for name, of_slice in modalities.items():
-        present = [directions[modality] for modality in of_slice if modality in directions]
-        if present:
-            slices[name] = present[0] if len(present) == 1 else unit_rows(np.mean(present, axis=0, keepdims=True))[0]
-    refusals = [
-        Refusal(modality=modality, reason=result.reason, detail=str(result))
-        for modality, results in outcomes.items()
-        for result in results
-        if isinstance(result, Undecodable)
     ]
-    return Embedded(slices=slices, refusals=tuple(refusals))
+    vector = unit_rows(np.mean(directions, axis=0, keepdims=True))[0] if len(directions) > 1 else None
+    return Part(
+        directions[0] if len(directions) == 1 else vector,
+        tuple(
+            refusal_of(modality, result)
+            for modality, results in outcomes.items()
+            for result in results
+            if isinstance(result, Undecodable)
+        ),
+    )
+
+
+def refusal_of(modality: str, error: Undecodable) -> Refusal:
+    """Why a part of a content could not be used."""
+    return Refusal(modality=modality, reason=error.reason, detail=str(error))
 
 
 def example() -> Content:

@@ -7,7 +7,7 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 Loss for Language Image Pre-Training" (2023); Wu et al., "Large-scale Contrastive Language-Audio Pretraining" (2023).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,18 @@ from penchant.encoders.base import (
     fingerprint,
     unit_rows,
 )
-from penchant.encoders.checkpoint import Checkpoint, find_checkpoint
+from penchant.encoders.checkpoint import Checkpoint, find_checkpoint, of_family
 from penchant.encoders.image import pixels_of
 from penchant.encoders.listening import heard, windows
 from penchant.encoders.options.base import JointOptions
-from penchant.encoders.options.joint import ClapOptions, ClipOptions
 from penchant.encoders.pooled import CHARACTERS_PER_TOKEN, TOKEN_BUDGET, Tokens
 from penchant.encoders.pretrained import load_model, load_part
 from penchant.errors import ConfigurationError
 
-__all__ = ["Clap", "Clip"]
+__all__ = ["Towers"]
 
 # Trained on texts of one length: these see the padding, and pool behind it.
 PADDED = frozenset({"siglip", "siglip2"})
-CLIP_MODELS = frozenset({"clip", *PADDED})
-CLAP_MODELS = frozenset({"clap"})
 # As long on each side as the default bound lets through: the model's own processor scales a picture, from all of it.
 WHOLE = 8_192
 # Where a configuration does not say, transformers has these.
@@ -47,7 +44,6 @@ PROJECTED_DIMENSION, SIGLIP_DIMENSION = 512, 768
 MAX_ASPECT = 50  # times longer than wide: processors that scale the shorter side make the longer one as long
 
 Raw = NDArray[np.float32]
-Features = Callable[..., Any]
 
 
 class Tower(Encoder[Any, Any, Raw]):
@@ -55,13 +51,19 @@ class Tower(Encoder[Any, Any, Raw]):
 
     Args:
         known: what the whole is.
-        features: of the model: its outputs pool what the space has.
-        host: the device.
+        model: of transformers.
+        host: the device, and what pictures and sounds may be.
+        folder: of the model, with what prepares its inputs.
+
+    Attributes:
+        features: names the model's method whose output pools what the space has.
     """
 
-    def __init__(self, known: Identity, features: Features, host: Host) -> None:
+    features: str
+
+    def __init__(self, known: Identity, model: Any, host: Host, folder: Path) -> None:  # noqa: ARG002  halves load theirs
         self.dimension, self.fingerprint = known.dimension, known.fingerprint
-        self._features = features
+        self._features = getattr(model, self.features)
         self._host = host
         self._torch = extra("torch")
 
@@ -83,21 +85,15 @@ class Tower(Encoder[Any, Any, Raw]):
 
 
 class TextTower(Tower):
-    """The half that reads.
+    """The half that reads."""
 
-    Args:
-        known: what the whole is.
-        features: as `Tower`.
-        host: the device.
-        folder: of the model, with its tokenizer.
-        config: what the model's says of texts.
-    """
-
+    features = "get_text_features"
     budget = TOKEN_BUDGET
     ahead = 512
 
-    def __init__(self, known: Identity, features: Features, host: Host, folder: Path, config: Any) -> None:
-        super().__init__(known, features, host)
+    def __init__(self, known: Identity, model: Any, host: Host, folder: Path) -> None:
+        super().__init__(known, model, host, folder)
+        config = model.config.text_config
         around = load_part(folder, "AutoTokenizer")
         self._tokenizer = around.backend_tokenizer
         self._longest = positions(around, config)
@@ -137,17 +133,12 @@ class TextTower(Tower):
 
 
 class PictureTower(Tower):
-    """The half that sees.
+    """The half that sees."""
 
-    Args:
-        known: what the whole is.
-        features: as `Tower`.
-        host: the device, and what pictures may be.
-        folder: of the model, with its image processor.
-    """
+    features = "get_image_features"
 
-    def __init__(self, known: Identity, features: Features, host: Host, folder: Path) -> None:
-        super().__init__(known, features, host)
+    def __init__(self, known: Identity, model: Any, host: Host, folder: Path) -> None:
+        super().__init__(known, model, host, folder)
         self._processor = load_part(folder, "AutoImageProcessor")
         self._from_pixels = extra("PIL.Image").fromarray
 
@@ -172,19 +163,13 @@ class PictureTower(Tower):
 
 
 class SoundTower(Tower):
-    """The half that hears; a sound longer than the model's window is the mean of its windows.
+    """The half that hears; a sound longer than the model's window is the mean of its windows."""
 
-    Args:
-        known: what the whole is.
-        features: as `Tower`.
-        host: the device, and how long sounds may be.
-        folder: of the model, with its feature extractor.
-    """
-
+    features = "get_audio_features"
     budget, ahead = 4, 16  # spectrograms of ten seconds
 
-    def __init__(self, known: Identity, features: Features, host: Host, folder: Path) -> None:
-        super().__init__(known, features, host)
+    def __init__(self, known: Identity, model: Any, host: Host, folder: Path) -> None:
+        super().__init__(known, model, host, folder)
         self._extractor = load_part(folder, "AutoFeatureExtractor")
         self._rate, self._window_s = int(self._extractor.sampling_rate), float(self._extractor.max_length_s)
 
@@ -211,63 +196,27 @@ class SoundTower(Tower):
         return np.array([unit_rows(part).mean(axis=0) for part in np.split(features, ends)], np.float32)
 
 
-class Clip(JointEncoder):
-    """CLIP or SigLIP: texts and pictures.
+TOWERS: Mapping[str, type[Tower]] = {"text": TextTower, "image": PictureTower, "audio": SoundTower}
+
+
+class Towers(JointEncoder):
+    """CLIP or SigLIP: texts and pictures; or CLAP: texts and sounds.
 
     Raises:
         ConfigurationError: the optional part that encodes is not installed, or the model cannot be loaded.
     """
 
-    def __init__(self, options: ClipOptions, host: Host) -> None:
-        folder = loadable(options, CLIP_MODELS)
+    def __init__(self, options: JointOptions, host: Host) -> None:
+        folder = of_family(find_checkpoint(options, fetch=True), options.families).folder
         known = identified(options)
         self.dimension, self.fingerprint = known.dimension, known.fingerprint
         model = load_model(folder).to(host.device)
-        self.towers = {
-            "text": TextTower(known, model.get_text_features, host, folder, model.config.text_config),
-            "image": PictureTower(known, model.get_image_features, host, folder),
-        }
+        self.towers = {modality: TOWERS[modality](known, model, host, folder) for modality in options.modalities}
 
     @classmethod
-    def identify(cls, options: ClipOptions) -> Identity:
+    def identify(cls, options: JointOptions) -> Identity:
         """See `Encoder`."""
         return identified(options)
-
-
-class Clap(JointEncoder):
-    """CLAP: texts and sounds.
-
-    Raises:
-        ConfigurationError: the optional part that encodes is not installed, or the model cannot be loaded.
-    """
-
-    def __init__(self, options: ClapOptions, host: Host) -> None:
-        folder = loadable(options, CLAP_MODELS)
-        known = identified(options)
-        self.dimension, self.fingerprint = known.dimension, known.fingerprint
-        model = load_model(folder).to(host.device)
-        self.towers = {
-            "text": TextTower(known, model.get_text_features, host, folder, model.config.text_config),
-            "audio": SoundTower(known, model.get_audio_features, host, folder),
-        }
-
-    @classmethod
-    def identify(cls, options: ClapOptions) -> Identity:
-        """See `Encoder`."""
-        return identified(options)
-
-
-def loadable(options: JointOptions, known: frozenset[str]) -> Path:
-    """The folder of a model of the kinds known, fetched where it is not here."""
-    checkpoint = find_checkpoint(options, fetch=True)
-    kind = checkpoint.config.get("model_type")
-    if kind not in known:
-        raise ConfigurationError(
-            f"The model in {checkpoint.folder} is {kind or 'of no type'}, and {options.encoder.rpartition(':')[2]} "
-            f"takes {', '.join(sorted(known))}",
-            hint="Choose another kind for encoders.joint, or another model.",
-        )
-    return checkpoint.folder
 
 
 def identified(options: JointOptions) -> Identity:

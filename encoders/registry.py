@@ -10,7 +10,7 @@ from penchant.encoders.options.base import InJoint, Options, PinnedOptions
 from penchant.errors import ConfigurationError
 from penchant.settings import EncoderSettings
 
-__all__ = ["Slot", "build", "encoder_class", "identity", "slot_of", "slots", "tower"]
+__all__ = ["JOINT", "Slot", "build", "encoder_class", "identity", "slot_of", "slots", "tower"]
 
 JOINT = "joint"
 

@@ -46,9 +46,11 @@ class JointOptions(ModelOptions):
 
     Attributes:
         modalities: those that it can encode.
+        families: of models, by the `model_type` in their configuration.
     """
 
     modalities: ClassVar[tuple[str, ...]]
+    families: ClassVar[frozenset[str]]
 
 
 class InJoint(Section):

@@ -185,5 +185,5 @@ def test_what_cannot_be_used_is_refused(saved, picture):
 def test_a_model_of_another_kind_is_refused(saved):
     """A CLAP is no CLIP: the error says what is taken."""
     folder, _, _ = saved(clap)
-    with pytest.raises(ConfigurationError, match="is clap, and Clip takes clip, siglip"):
+    with pytest.raises(ConfigurationError, match="is clap, and clip, siglip, siglip2 are taken"):
         build(ClipOptions(model=str(folder)), Host())
