@@ -1,14 +1,22 @@
 """Pictures posted and sounds uploaded: profiles in those slices, and lists that prefer what a user is about."""
 
+import random
+import ssl
+import threading
 from collections import defaultdict
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import trustme
 
+from penchant.demo.pictures import picture
 from penchant.profile.identity import Identity
 from penchant.streams.codec import encode
-from penchant.streams.events import Media, MediaKind, MediaUpload, Post
+from penchant.streams.dead_letters import DeadLetter
+from penchant.streams.events import Item, Media, MediaKind, MediaUpload, Post
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic
 
@@ -131,3 +139,68 @@ def test_profiles_change_in_the_slice_of_what_was_shared(stage, shared, corpus):
             slices = stage.slices(view)
             assert slices[corpus.kind] > 0
             assert not any(slices[other] for other in others)
+
+
+@contextmanager
+def serving(content, folder):
+    """A host by https on loopback, which has one picture; gives its address, and the file to trust it by."""
+
+    class Pictures(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/picture" else 404)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            """Says nothing."""
+
+    authority, trusted = trustme.CA(), folder / "authority.pem"
+    authority.cert_pem.write_to_path(trusted)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"localhost:{server.server_port}", trusted
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_upload_may_say_where_its_picture_is(kafka, make_stage, tmp_path, monkeypatch):
+    """A worker fetches it by https from a host that is allowed, and lists follow; any other is a dead letter."""
+    rng = random.Random(5)
+    with serving(picture("sea", rng), tmp_path) as (place, trusted):
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        encoders = {"media_hosts": [place], "media_networks": ["127.0.0.0/8"]}
+        with make_stage(kafka, encoders=encoders) as stage:
+            for number in range(3):
+                shown = Media(kind=MediaKind.IMAGE, data=picture("sea", rng))
+                item = Item(item_id=f"film-{number}", title=f"Film {number}", media=(shown,))
+                stage.send([Output(topic=stage.topic(Topic.ITEMS), key=item.item_id.encode(), value=encode(item))])
+            for event, uri in {
+                "allowed": f"https://{place}/picture",
+                "elsewhere": "https://media.test/picture",
+                "nothing": f"https://{place}/no-picture",
+            }.items():
+                upload = MediaUpload(event_id=event, user_id="ann", kind=MediaKind.IMAGE, uri=uri)
+                stage.send([Output(topic=stage.topic(Topic.MEDIA_UPLOADS), key=b"ann", value=encode(upload))])
+            with stage.worker() as worker:
+                stage.await_settled(worker)
+                worker.await_that(lambda: "ann" in stage.lists(), "the list has come")
+                assert worker.stop() == 0
+            listed = {one.item_id for one in stage.lists()["ann"].items}
+            assert listed
+            assert listed <= {f"film-{number}" for number in range(3)}
+            letters = [DeadLetter.read(record) for record in stage.read(Topic.DEAD_LETTERS)]
+            assert {letter.reason for letter in letters} == {"image-not-allowed", "image-not-found"}
+            identity = Identity(stage.settings.id_key.get_secret_value())
+            own = {event: identity.own_item("ann", event) for event in ("allowed", "elsewhere", "nothing")}
+            snapshot = stage.snapshot(own.values())
+            assert snapshot.items[own["allowed"]].modalities == (MediaKind.IMAGE,)
+            assert stage.slices(snapshot.profiles["ann"].interest)[MediaKind.IMAGE] > 0
+            for event in ("elsewhere", "nothing"):
+                assert snapshot.vectors[own[event]] is None
