@@ -15,45 +15,30 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from penchant.profile.interest import Horizons
-from penchant.profile.ranking.features import CANCELLED, Past, view_shares
+from penchant.profile.ranking.features import CANCELLED, View
 
 __all__ = ["content_parts", "transition_parts"]
 
 Floats = NDArray[np.float64]
-Vectors = NDArray[np.float32]
 
 
-def content_parts(
-    past: Past,
-    memory: Mapping[str, Vectors],
-    candidates: Mapping[str, Vectors],
-    chosen: NDArray[np.integer],
-    *,
-    scales: Floats,
-    horizons: Horizons,
-) -> Floats:
+def content_parts(shares: Floats, views: Mapping[str, View], chosen: NDArray[np.integer], scales: Floats) -> Floats:
     """What signals account for by features of content.
 
     Args:
-        past: of a user, k signals; its rows are those of `memory`.
-        memory: by slice, unit vectors of the items in the past, shape (m, d).
-        candidates: by slice, likewise of all n candidates, shape (n, d).
+        shares: of a user's k signals in each view, shape (3, k).
+        views: by slice, of the past that they make and of all n candidates.
         chosen: which candidates to explain, shape (t,).
         scales: weights over deviations of the features, in the order of `content_names`; 0 for those that are flat.
-        horizons: half-lives.
 
     Returns:
         Shape (t, k).
     """
-    views = np.stack(view_shares(past, horizons))
-    parts = np.zeros((len(chosen), len(past.rows)))
-    for (name, targets), of_views in zip(candidates.items(), scales.reshape(-1, len(views)), strict=True):
-        known = memory[name][past.rows]
-        lengths = np.linalg.norm(views @ known.astype(np.float64), axis=1)
-        per_length = np.divide(of_views, lengths, out=np.zeros_like(lengths), where=lengths > CANCELLED)
-        above = targets[chosen] - targets.mean(axis=0)
-        parts += (above @ known.T) * (per_length @ views)
+    parts = np.zeros((len(chosen), shares.shape[1]))
+    for view, of_views in zip(views.values(), scales.reshape(-1, len(shares)), strict=True):
+        per_length = np.divide(of_views, view.lengths, out=np.zeros(len(shares)), where=view.lengths > CANCELLED)
+        above = view.targets[chosen] - view.targets.mean(axis=0)
+        parts += (above @ view.known.T) * (per_length @ shares)
     return parts
 
 

@@ -14,6 +14,7 @@ features only after they have been standardised among the candidates of one requ
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "BEHAVIOUR",
     "CONTENT",
     "Past",
+    "View",
     "content_features",
     "content_names",
     "counted",
@@ -36,6 +38,7 @@ __all__ = [
     "past_of",
     "standardised",
     "view_shares",
+    "views_of",
 ]
 
 Vectors = NDArray[np.float32]
@@ -49,6 +52,8 @@ LAST = 40  # items: less than a millionth is left of what was before
 CANCELLED = 1e-12
 FLAT = 1e-9  # a feature that varies less than this among candidates, or than this part of its mean there,
 SAME = 1e-6  # tells them apart by rounding
+
+MOMENT = attrgetter("time", "event_id")  # what orders a user's signals
 
 
 class Past(Struct, frozen=True, kw_only=True, eq=False):
@@ -65,6 +70,22 @@ class Past(Struct, frozen=True, kw_only=True, eq=False):
     weights: Floats
     ages: Floats
     positive: NDArray[np.bool_]
+
+
+class View(Struct, frozen=True, kw_only=True, eq=False):
+    """One slice of a user's past and of n candidates.
+
+    Attributes:
+        known: unit vectors of the items of the past, shape (k, d); zeros where an item lacks the slice.
+        targets: likewise of the candidates, shape (n, d).
+        lengths: of the past's sums in each view, before they were made unit, shape (3,).
+        features: cosines of those with the candidates, shape (3, n).
+    """
+
+    known: Vectors
+    targets: Vectors
+    lengths: Floats
+    features: Vectors
 
 
 def past_of(signals: Iterable[Signal], rows: Mapping[str, int]) -> Past:
@@ -86,11 +107,7 @@ def past_of(signals: Iterable[Signal], rows: Mapping[str, int]) -> Past:
 
 def counted(signals: Iterable[Signal], rows: Mapping[str, int]) -> list[Signal]:
     """The signals on items that have content, newest first: those that a `Past` is made of, in its order."""
-    return sorted(
-        (signal for signal in signals if signal.item_id in rows),
-        key=lambda signal: (signal.time, signal.event_id),
-        reverse=True,
-    )
+    return sorted((signal for signal in signals if signal.item_id in rows), key=MOMENT, reverse=True)
 
 
 def content_names(slices: Iterable[str]) -> tuple[str, ...]:
@@ -118,6 +135,20 @@ def content_features(
     for plane, (name, targets) in zip(found, candidates.items(), strict=True):
         np.matmul(directions(views, memory[name]), targets.T, out=plane)
     return found.reshape(-1, len(pasts), found.shape[-1])
+
+
+def views_of(shares: Floats, known: Vectors, targets: Vectors) -> View:
+    """One slice of a user's past and of n candidates: what `content_features` computes, for one user.
+
+    Args:
+        shares: of the past's signals in each view, as `view_shares` gives them, shape (3, k).
+        known: unit vectors of their items, shape (k, d).
+        targets: of the candidates, shape (n, d).
+    """
+    sums = shares @ known.astype(np.float64)
+    lengths = np.sqrt(np.einsum("vd,vd->v", sums, sums))
+    unit = np.divide(sums, lengths[:, None], out=np.zeros_like(sums), where=lengths[:, None] > CANCELLED)
+    return View(known=known, targets=targets, lengths=lengths, features=unit.astype(np.float32) @ targets.T)
 
 
 def view_shares(past: Past, horizons: Horizons) -> tuple[Floats, Floats, Floats]:

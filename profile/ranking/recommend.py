@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from msgspec import Struct
@@ -19,27 +19,17 @@ from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Items
 from penchant.profile.profiles import Profile
-from penchant.profile.ranking.behaviour import age, evidence, familiarity, log_popularity, transition_terms
 from penchant.profile.ranking.candidates import Candidates, Finder
+from penchant.profile.ranking.compared import Compared
 from penchant.profile.ranking.diversity import mmr
-from penchant.profile.ranking.explanation import content_parts, transition_parts
 from penchant.profile.ranking.exploration import Arms
-from penchant.profile.ranking.features import (
-    BEHAVIOUR,
-    Past,
-    content_features,
-    content_names,
-    counted,
-    deviations,
-    past_of,
-    standardised,
-)
+from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.fused import Liked, Mode
+from penchant.profile.ranking.scoring import Known, request_of
 from penchant.profile.ranking.weights import Weights
 from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.rows import Rows
 from penchant.profile.signals import Signal
-from penchant.profile.store.base import SparseVector
 
 __all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
@@ -89,50 +79,6 @@ class Ranked(Struct, frozen=True, kw_only=True, eq=False):
 
     items: tuple[RankedItem, ...]
     offered: Offered | None
-
-
-class Known(Struct, frozen=True, kw_only=True, eq=False):
-    """What the rows say of the candidates of a batch.
-
-    Attributes:
-        figures: by item, as `Rows.figures` gives them.
-        after: by item, as `Rows.after` gives it.
-    """
-
-    figures: Mapping[str, Floats]
-    after: Mapping[str, SparseVector]
-
-
-class Request(Struct, frozen=True, kw_only=True, eq=False):
-    """One user's n candidates, as they are scored and explained: everything of one reading of items and rows.
-
-    Attributes:
-        items: the candidates.
-        vectors: their content, shape (n, d).
-        features: shape (F, n).
-        evidence: how far each feature can be relied on, shape (F,).
-        past: of the user.
-        counted: the signals that it is made of.
-        memory: by slice, vectors of their items.
-        targets: by slice, vectors of the candidates.
-        liked: by item, the user's newest positive signal.
-        recent: the items that transitions start from.
-        terms: what each of those adds to the feature of transitions, shape (r, n).
-        new: which candidates are new.
-    """
-
-    items: Sequence[str]
-    vectors: Vectors
-    features: Vectors
-    evidence: Floats
-    past: Past
-    counted: Sequence[Signal]
-    memory: Mapping[str, Vectors]
-    targets: Mapping[str, Vectors]
-    liked: Mapping[str, Signal]
-    recent: Sequence[str]
-    terms: Floats
-    new: frozenset[str]
 
 
 class Scored(Struct, frozen=True, kw_only=True, eq=False):
@@ -204,8 +150,8 @@ class Ranker:
         self._rows = rows
         self._vectors = vectors
         self._horizons = horizons
-        self._content = content_names(part.name for part in self._space.slices)
-        self.features = (*self._content, *BEHAVIOUR)
+        self._compared = Compared(self._space)
+        self.features = (*content_names(part.name for part in self._space.slices), *BEHAVIOUR)
         self._weights = weights.among(self.features)
         self._calibration = calibration
         self._fusion = fusion
@@ -248,15 +194,18 @@ class Ranker:
     async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Ranked]:
         """A list for each profile, best first, as of a moment each, epoch milliseconds."""
         found = await self._finder.find(profiles, now_ms)
-        mode = self.mode
+        mode, calibration = self.mode, self._calibration
         known = await self._known(found if mode is None else [])
+        content = await self._vectors.gather(
+            item_id
+            for profile, candidates in zip(profiles, found, strict=True)
+            for item_id in chain(candidates.listed_at, (signal.item_id for signal in profile.state.signals))
+        )
         lists = []
         for profile, candidates, moment in zip(profiles, found, now_ms, strict=True):
-            content = await self._vectors.gather(
-                [*candidates.listed_at, *(signal.item_id for signal in profile.state.signals)]
-            )
             if mode is None:
-                scored = self._by_features(profile, candidates, content, known, moment)
+                compared = self._compared.of(calibration, content.vectors)
+                scored = self._by_features(profile, candidates, content, compared=compared, known=known, now_ms=moment)
             else:
                 scored = self._by_content(mode, profile, candidates, content, moment)
             lists.append(self._list(scored, f"{moment} {profile.user}"))
@@ -267,7 +216,8 @@ class Ranker:
         """What the rows say of candidates."""
         names = list({item_id for candidates in found for item_id in candidates.listed_at})
         return Known(
-            figures=dict(zip(names, await self._rows.figures(names), strict=True)),
+            places={item_id: place for place, item_id in enumerate(names)},
+            figures=await self._rows.figures(names),
             after=await self._rows.after(list({item_id for candidates in found for item_id in candidates.following})),
         )
 
@@ -279,9 +229,10 @@ class Ranker:
         tried = self._tried(scored, best, seed)
         chosen = [*best[: self._count - len(tried)], *tried]
         reasons = loudest(*scored.told(np.array(chosen)), self._reasons)
+        parts = scored.parts[:, chosen].astype(float).T.tolist()
         ranked = []
-        for index, why in zip(chosen, reasons, strict=True):
-            told = {name: float(part) for name, part in zip(scored.names, scored.parts[:, index], strict=True) if part}
+        for index, why, mine in zip(chosen, reasons, parts, strict=True):
+            told = {name: part for name, part in zip(scored.names, mine, strict=True) if part}
             ranked.append(
                 RankedItem(
                     item_id=scored.items[index],
@@ -328,14 +279,22 @@ class Ranker:
         )
 
     def _by_features(
-        self, profile: Profile, candidates: Candidates, content: Content, known: Known, now_ms: int
+        self,
+        profile: Profile,
+        candidates: Candidates,
+        content: Content,
+        *,
+        compared: Mapping[str, Vectors],
+        known: Known,
+        now_ms: int,
     ) -> Scored | None:
         """Candidates scored by all features; None where there is nothing to choose from."""
-        request = self._request(profile, candidates, content, known, now_ms)
+        signals = profile.state.signals
+        request = request_of(signals, candidates, content, compared, known, horizons=self._horizons, now_ms=now_ms)
         if request is None:
             return None
         weights = self._weights.at(max(0, now_ms - profile.state.as_of))
-        features = standardised(request.features) * request.evidence[:, None].astype(np.float32)
+        features = request.scored()
         return Scored(
             items=request.items,
             vectors=request.vectors,
@@ -343,65 +302,8 @@ class Ranker:
             names=self.features,
             parts=weights[:, None] * features,
             offered=Offered(items=tuple(request.items), features=features),
-            told=partial(self._told, request, weights * request.evidence),
+            told=partial(request.told, weights, signals),
         )
-
-    def _request(
-        self, profile: Profile, candidates: Candidates, content: Content, known: Known, now_ms: int
-    ) -> Request | None:
-        """What a list is made from; None where there is nothing to choose from."""
-        items = [item_id for item_id in candidates.listed_at if item_id in content.rows]
-        if not items:
-            return None
-        signals = profile.state.signals
-        met = list(dict.fromkeys(signal.item_id for signal in signals if signal.item_id in content.rows))
-        places = {item_id: place for place, item_id in enumerate(met)}
-        vectors = content.vectors[[content.rows[item_id] for item_id in items]]
-        memory = self._calibration.split(self._space, content.vectors[[content.rows[item_id] for item_id in met]])
-        targets = self._calibration.split(self._space, vectors)
-        past = past_of(signals, places)
-        figures = np.stack([known.figures[item_id] for item_id in items])
-        after = [known.after.get(item_id) if item_id in candidates.following else None for item_id in items]
-        terms = transition_terms(candidates.recent, candidates.masses, after, figures, now_ms=now_ms)
-        ages = age([candidates.listed_at[item_id] for item_id in items], now_ms)
-        popularity = log_popularity(figures, now_ms)
-        by_horizon = evidence(popularity)
-        behaviour = np.stack([terms.sum(axis=0), *popularity, ages]).astype(np.float32)
-        of_content = content_features([past], memory, targets, self._horizons)[:, 0]
-        return Request(
-            items=items,
-            vectors=vectors,
-            features=np.concatenate([of_content, behaviour]),
-            evidence=np.concatenate(
-                [np.full(len(of_content), familiarity(len(past.rows))), by_horizon[-1:], by_horizon, [1.0]]
-            ),
-            past=past,
-            counted=counted(signals, places),
-            memory=memory,
-            targets=targets,
-            liked={signal.item_id: signal for signal in positives(signals)},
-            recent=[item_id for item_id, _ in candidates.recent],
-            terms=terms,
-            new=candidates.new & content.rows.keys(),
-        )
-
-    def _told(self, request: Request, weights: Floats, chosen: NDArray[np.int64]) -> tuple[Sequence[Signal], Floats]:
-        """The signals that a user's features are sums over, and what each accounts for of chosen candidates' scores."""
-        spread = deviations(request.features).astype(np.float64)
-        scales = np.divide(weights, spread, out=np.zeros_like(weights), where=spread > 0)
-        started_from = [request.liked[item_id] for item_id in request.recent]
-        known = set(request.counted)
-        signals = [*request.counted, *(signal for signal in started_from if signal not in known)]
-        places = {signal: place for place, signal in enumerate(signals)}
-        parts = np.zeros((len(chosen), len(signals)))
-        of_content = scales[: len(self._content)]
-        parts[:, : len(request.counted)] = content_parts(
-            request.past, request.memory, request.targets, chosen, scales=of_content, horizons=self._horizons
-        )
-        scale = scales[self.features.index("transitions")]
-        recent = [places[signal] for signal in started_from]
-        parts[:, recent] += transition_parts(request.terms, chosen, scale)
-        return signals, parts
 
 
 def loudest(signals: Sequence[Signal], parts: Floats, most: int) -> list[tuple[Reason, ...]]:

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.explanation import content_parts, transition_parts
-from penchant.profile.ranking.features import content_features, content_names, deviations, past_of, standardised
+from penchant.profile.ranking.features import (
+    content_features,
+    content_names,
+    deviations,
+    past_of,
+    standardised,
+    view_shares,
+    views_of,
+)
 from penchant.profile.signals import Action, Signal
 
 HOUR = 3_600_000
@@ -33,6 +41,12 @@ def unit_rows(rng, count, dimension):
     return vectors.astype(np.float32)
 
 
+def seen_by(past, memory, candidates):
+    """What signals count in each view, and the views by slice."""
+    shares = np.stack(view_shares(past, HORIZONS))
+    return shares, {name: views_of(shares, memory[name][past.rows], candidates[name]) for name in candidates}
+
+
 @given(st.lists(signals, max_size=30), st.integers(0, 2**32 - 1))
 def test_all_signals_account_for_all_of_content(past, seed):
     """Over all features and both slices: sums over signals are sums of weighted, standardised features."""
@@ -40,12 +54,14 @@ def test_all_signals_account_for_all_of_content(past, seed):
     memory = {name: unit_rows(rng, MET, dimension) for name, dimension in SLICES.items()}
     candidates = {name: unit_rows(rng, NEW, dimension) for name, dimension in SLICES.items()}
     known = past_of(past, {str(row): row for row in range(MET)})
-    features = content_features([known], memory, candidates, HORIZONS)[:, 0]
+    shares, views = seen_by(known, memory, candidates)
+    features = np.concatenate([view.features for view in views.values()])
+    assert features == pytest.approx(content_features([known], memory, candidates, HORIZONS)[:, 0], abs=1e-6)
     weights = rng.normal(size=len(content_names(SLICES)))
     spread = deviations(features).astype(float)
     scales = np.divide(weights, spread, out=np.zeros_like(weights), where=spread > 0)
     chosen = np.array([3, 0, 7])
-    parts = content_parts(known, memory, candidates, chosen, scales=scales, horizons=HORIZONS)
+    parts = content_parts(shares, views, chosen, scales)
     assert parts.shape == (3, len(known.rows))
     expected = weights @ standardised(features)[:, chosen].astype(float)
     # Features are of single precision, which a small deviation magnifies.
@@ -64,7 +80,7 @@ def test_a_signal_speaks_for_what_is_like_its_item_and_against_the_rest():
         {"0": 0, "1": 1, "2": 2},
     )
     scales = np.array([1.0, 0, 0])
-    parts = content_parts(past, {"text": axes}, {"text": axes}, np.arange(3), scales=scales, horizons=HORIZONS)
+    parts = content_parts(*seen_by(past, {"text": axes}, {"text": axes}), np.arange(3), scales)
     hidden, second, first = parts.T  # newest first, by event id
     assert first.argmax() == 0
     assert second.argmax() == 1
