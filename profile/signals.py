@@ -10,13 +10,13 @@ event ids. Each of them is in the whole too, as itself or as a newer record of t
 would be dropped from the whole as well: the N newest of a union are the N newest of the N newest of its parts.
 """
 
-import heapq
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import chain
 
 from msgspec import Struct
 
-__all__ = ["Action", "Signal", "Strength", "merge", "signal_weight", "strength_of"]
+__all__ = ["Action", "Signal", "Strength", "joined", "merge", "signal_weight", "strength_of"]
 
 
 class Action(StrEnum):
@@ -66,8 +66,10 @@ REFERENCE_DWELL_MS = 10_000
 DWELL_FACTORS = (0.1, 3.0)
 
 
-class Signal(Struct, frozen=True, array_like=True, gc=False):
-    """One event, as far as it speaks of interest.
+class Signal(Struct, frozen=True, order=True, array_like=True, gc=False):
+    """One event, as far as it speaks of interest. Signals are ordered by time, then by their ids.
+
+    That order is by all attributes as they stand here, so of two records of one event it is by (time, content).
 
     Attributes:
         time: when it happened, epoch milliseconds.
@@ -129,15 +131,42 @@ def merge(*parts: Iterable[Signal], limit: int) -> tuple[Signal, ...]:
 
     Of two records of one event the larger by (time, content) stands. All signals must be of one strength.
     """
-    newest: dict[str, Signal] = {}
-    for part in parts:
-        for signal in part:
-            known = newest.get(signal.event_id)
-            if known is None or precedence(signal) > precedence(known):
-                newest[signal.event_id] = signal
-    return tuple(heapq.nlargest(limit, newest.values(), key=lambda signal: (signal.time, signal.event_id)))
+    return tuple(sorted(standing(chain(*parts)).values(), reverse=True)[:limit])
 
 
-def precedence(signal: Signal) -> tuple[int, str, str, float]:
-    """What decides between two records of one event."""
-    return (signal.time, signal.item_id, signal.action, signal.weight)
+def joined(kept: tuple[Signal, ...], further: Iterable[Signal], *, limit: int) -> tuple[Signal, ...]:
+    """What `merge` gives of a set and further signals, in less time where those are few.
+
+    Args:
+        kept: as a merge has given it. Where nothing further stands beside it, it is what is given, to the object.
+        further: in any order, with any repetitions.
+        limit: how many at most.
+    """
+    newest = standing(further)
+    # Most of what comes has not been there before, and then no signal of the set need be looked at.
+    if newest and not newest.keys().isdisjoint([signal.event_id for signal in kept]):
+        said_again = [signal for signal in kept if signal.event_id in newest]
+        for signal in said_again:
+            if signal >= newest[signal.event_id]:
+                del newest[signal.event_id]
+        if any(signal.event_id in newest for signal in said_again):
+            kept = tuple(signal for signal in kept if signal.event_id not in newest)
+    added = sorted(newest.values(), reverse=True)
+    if len(kept) >= limit:
+        kept = kept[:limit]
+        added = [signal for signal in added if signal > kept[-1]]
+    if not added:
+        return kept
+    if not kept or added[-1] > kept[0]:
+        return (*added, *kept)[:limit]
+    return tuple(sorted((*added, *kept), reverse=True)[:limit])
+
+
+def standing(signals: Iterable[Signal]) -> dict[str, Signal]:
+    """The signals that stand, by their event: of each the largest."""
+    found: dict[str, Signal] = {}
+    for signal in signals:
+        known = found.get(signal.event_id)
+        if known is None or signal > known:
+            found[signal.event_id] = signal
+    return found

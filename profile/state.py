@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from penchant.profile.seen import SeenItems
-from penchant.profile.signals import Signal, Strength, merge
+from penchant.profile.signals import Signal, Strength, joined
 
 __all__ = ["Limits", "ProfileState", "UnknownStateVersion", "of_strength"]
 
@@ -41,16 +41,16 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
     def adding(self, signals: Sequence[Signal], limits: Limits) -> "ProfileState":
         """This state joined with further signals."""
         return ProfileState(
-            strong=merge(self.strong, of_strength(signals, Strength.STRONG), limit=limits.strong),
-            weak=merge(self.weak, of_strength(signals, Strength.WEAK), limit=limits.weak),
+            strong=joined(self.strong, of_strength(signals, Strength.STRONG), limit=limits.strong),
+            weak=joined(self.weak, of_strength(signals, Strength.WEAK), limit=limits.weak),
             seen=self.seen.adding(signal.item_id for signal in signals),
         )
 
     def joined(self, other: "ProfileState", limits: Limits) -> "ProfileState":
         """This state joined with another."""
         return ProfileState(
-            strong=merge(self.strong, other.strong, limit=limits.strong),
-            weak=merge(self.weak, other.weak, limit=limits.weak),
+            strong=joined(self.strong, other.strong, limit=limits.strong),
+            weak=joined(self.weak, other.weak, limit=limits.weak),
             seen=self.seen.union(other.seen),
         )
 

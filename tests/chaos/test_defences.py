@@ -266,7 +266,7 @@ async def test_a_set_counts_duplicates_and_replays_once(
             newest_first = sorted(chain(*parts), key=lambda signal: (signal.time, signal.event_id), reverse=True)
             return tuple(newest_first[:limit])
 
-        monkeypatch.setattr(state_module, "merge", adding_up)
+        monkeypatch.setattr(state_module, "joined", adding_up)
     sleep = world.sleep()
     worker = world.worker(sleep=sleep)
     await world.click("ada", "e1", "e2")

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant.profile.signals import DEFAULT_WEIGHTS, Action, Signal, Strength, merge, signal_weight, strength_of
+from penchant.profile.signals import (
+    DEFAULT_WEIGHTS,
+    Action,
+    Signal,
+    Strength,
+    joined,
+    merge,
+    signal_weight,
+    strength_of,
+)
 
 LIMITS = st.integers(1, 5)
 # Few values, so that ids collide, times are equal, and one event comes with several contents.
@@ -63,6 +72,14 @@ def test_the_newest_of_a_union_are_the_newest_of_the_newest_of_its_parts(parts, 
     """Parts may be cut before they are joined: nothing is lost that a cut of the whole would keep."""
     everything = [signal for part in parts for signal in part]
     assert merge(*(merge(part, limit=limit) for part in parts), limit=limit) == newest(everything, limit)
+
+
+@given(PARTS, PARTS, LIMITS)
+def test_joining_a_set_is_merging_it(one, other, limit):
+    """The quick way with a set that is already merged gives what any merge gives, and the set itself where it stays."""
+    kept = merge(one, limit=limit)
+    assert joined(kept, other, limit=limit) == merge(kept, other, limit=limit)
+    assert joined(kept, one, limit=limit) is kept
 
 
 def test_views_clicks_and_skips_are_weak_and_all_else_strong():
