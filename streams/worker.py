@@ -91,17 +91,19 @@ class Parts(Struct, frozen=True, kw_only=True):
     calibrations: Calibrations
     remade: Remade
 
-    async def open(self, *, half_made: bool = False) -> None:
+    async def open(self, *, create: bool = True, half_made: bool = False) -> None:
         """Opens the store with the collections that the parts need; one that cannot be used is closed again.
 
         Args:
+            create: false: all of them must be there.
             half_made: also a store that is still being made from another one.
 
         Raises:
             HalfMade: it is.
+            NoCollection: a collection is missing and is not to be created.
         """
         parts = (self.items, self.profiles, self.rows, self.graph, self.entities, self.calibrations)
-        await self.store.open([part.layout for part in parts])
+        await self.store.open([part.layout for part in parts], create=create)
         if not half_made:
             try:
                 await self.remade.check()
