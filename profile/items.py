@@ -9,7 +9,7 @@ An item keeps what its vector was made from, a withdrawn one too, so that other 
 store itself: its text, where its pictures and sounds are, and whether it is private, for a search is embedded as such.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +45,7 @@ LISTED_AT = "listed_at"
 PLACE = "place"
 OWN, MEAN, NOWHERE = "own", "mean", "nowhere"
 MAX_ATTEMPTS = 10
+FEW = 64  # points with their vectors that are read at a time
 
 
 class Reference(Struct, frozen=True, array_like=True):
@@ -153,7 +154,17 @@ class Items:
     def __init__(self, store: Store, collection: str, space: Space) -> None:
         self._store = store
         self._collection = collection
+        self._watchers: list[Callable[[Collection[str]], None]] = []
         self.space = space
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write them."""
+        return self._store.shared
+
+    def watch(self, tell: Callable[[Collection[str]], None]) -> None:
+        """Tells of the items that this process writes, as soon as they are in the store."""
+        self._watchers.append(tell)
 
     @property
     def layout(self) -> CollectionLayout:
@@ -207,7 +218,7 @@ class Items:
                 writes.append(Write(point=point, expected=token))
             if not writes:
                 return
-            for key in await self._store.write(self._collection, writes):
+            for key in await self._write(writes):
                 del pending[names[key]]
         raise StoreUnavailable("items kept changing under this writer", hint="Is another content worker stuck?")
 
@@ -221,7 +232,7 @@ class Items:
         """Writes items anew in the version that they have, each if it still has its token; gives those that stand."""
         points = {edit.item.item_id: self._point(edit.item, edit.vector) for edit in edits}
         writes = [Write(point=points[edit.item.item_id], expected=edit.token) for edit in edits]
-        stands = await self._store.write(self._collection, writes)
+        stands = await self._write(writes)
         return {item_id for item_id, point in points.items() if point.id in stands}
 
     async def naming(self, entity: str) -> AsyncIterator[str]:
@@ -300,9 +311,32 @@ class Items:
         found = await self._store.largest(self._collection, LISTED_AT, listed, limit=limit, payload=(ITEM_ID,))
         return [point.payload[ITEM_ID] for point in found]
 
+    async def all_listed(self) -> AsyncIterator[Stored]:
+        """The items that may be recommended."""
+        listed = SearchFilter(equal={LISTED: True})
+        async for point in self._store.scroll(self._collection, listed, vectors=(CONTENT,), page=FEW):
+            yield stored_in(point)
+
+    async def tokens(self) -> AsyncIterator[tuple[str, int | None]]:
+        """The write tokens of the items that may be recommended: they change with whatever changes."""
+        listed = SearchFilter(equal={LISTED: True})
+        async for point in self._store.scroll(self._collection, listed, payload=(ITEM_ID, TOKEN)):
+            yield point.payload[ITEM_ID], point.token
+
     async def count(self) -> int:
         """How many items may be recommended."""
         return await self._store.count(self._collection, SearchFilter(equal={LISTED: True}))
+
+    async def _write(self, writes: Sequence[Write]) -> set[UUID]:
+        """Writes points, and tells of those that stand; of all where it is not known."""
+        stands = {write.point.id for write in writes}
+        try:
+            stands = await self._store.write(self._collection, writes)
+        finally:
+            changed = [write.point.payload[ITEM_ID] for write in writes if write.point.id in stands]
+            for tell in self._watchers:
+                tell(changed)
+        return stands
 
     async def _where(self, where: SearchFilter) -> AsyncIterator[Item]:
         """All items that pass."""
@@ -334,6 +368,11 @@ def stored_of(point: Point) -> Stored:
 def source(placed: Placed) -> str:
     """Where a place is from."""
     return MEAN if placed.mean else OWN
+
+
+def stored_in(point: Point) -> Stored:
+    """A point with all its payload as an item."""
+    return Stored(item=item_of(point.payload), vector=point.vectors.get(CONTENT), token=point.token)
 
 
 def item_of(payload: Mapping[str, Any]) -> Item:

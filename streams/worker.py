@@ -156,6 +156,7 @@ def build_parts(
         reasons=settings.recommend.reasons,
         fusion=fusion_of(settings, space),
         exploration=settings.recommend.exploration,
+        exact_items=settings.recommend.exact_items,
         clock=clock,
     )
     return Parts(
@@ -341,6 +342,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             )
             handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
             running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
+            tasks.append(asyncio.create_task(parts.ranker.shelf.run(), name="shelf"))
             tasks.append(asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep"))
             tasks.append(asyncio.create_task(for_anyone(settings, parts, courier, lane).run(), name="anyone"))
         if affinity.LANE in lanes:

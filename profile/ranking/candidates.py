@@ -21,6 +21,7 @@ from penchant.profile.items import Candidate, Items
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.exploration import Arms
 from penchant.profile.rows import COUNT, MASS, Rows
+from penchant.profile.shelf import Shelf, Wanted
 from penchant.profile.store.base import SearchFilter
 
 __all__ = ["Candidates", "Finder"]
@@ -61,6 +62,7 @@ class Finder:
         rows: of the items.
         identity: tells a user's own items.
         arms: what came of listing items.
+        shelf: searches the items.
         count: least that a list needs.
         candidates: of each source.
         clock: seconds; monotonic.
@@ -73,11 +75,13 @@ class Finder:
         identity: Identity,
         arms: Arms,
         *,
+        shelf: Shelf,
         count: int,
         candidates: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._items = items
+        self._shelf = shelf
         self._rows = rows
         self._identity = identity
         self._arms = arms
@@ -103,7 +107,7 @@ class Finder:
             [item_id for one in sources for item_id in one] for sources in zip(following, trending, fresh, strict=True)
         ]
         # The rows know nothing of whether an item may be recommended, and to whom; what is remembered may be outdated.
-        listed = await self._items.listed({item_id for found in others for item_id in found})
+        listed = await self._shelf.listed({item_id for found in others for item_id in found})
         candidates = []
         for profile, followers, new, found, mine in zip(profiles, following, fresh, others, recent, strict=True):
             author = self._identity.author(profile.user)
@@ -137,8 +141,10 @@ class Finder:
         for limit in (self._candidates * factor for factor in REACH):
             if not short:
                 break
-            queries = [(one.interest, self._filter(one)) for one in short]
-            nearest = await self._items.search(queries, limit=limit)
+            queries = [
+                Wanted(vector=one.interest, author=self._identity.author(one.user), without=met(one)) for one in short
+            ]
+            nearest = await self._shelf.search(queries, limit=limit)
             for profile, candidates in zip(short, nearest, strict=True):
                 new = [candidate for candidate in candidates if candidate.item_id not in profile.state.seen]
                 found[profile.user] = new[: self._candidates]
@@ -201,10 +207,6 @@ class Finder:
     def _is_new(self, item_id: str, likes: float) -> bool:
         """Whether too little is known of an item to tell if anybody likes it."""
         return likes < FEW_LIKES and self._arms.listings(item_id) < TRIED
-
-    def _filter(self, profile: Profile) -> SearchFilter:
-        """Lets pass what may be recommended to a user, less the items of the signals."""
-        return self._items.listed_filter(author=self._identity.author(profile.user), without=met(profile))
 
 
 def met(profile: Profile) -> set[str]:

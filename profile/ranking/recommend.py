@@ -29,6 +29,7 @@ from penchant.profile.ranking.scoring import Known, request_of
 from penchant.profile.ranking.weights import Weights
 from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.rows import Rows
+from penchant.profile.shelf import Shelf
 from penchant.profile.signals import Signal
 
 __all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
@@ -120,12 +121,14 @@ class Ranker:
         relevance_share: lambda of maximal marginal relevance.
         reasons: past events named per item.
         exploration: share of a list's places that go to new items, to try them.
+        exact_items: of a catalogue that is searched in memory, at most, while `shelf` runs.
         fusion: makes the mode that content alone ranks by, under a calibration; None: all features do.
         clock: seconds, by which it is remembered what trends and what is new.
 
     Attributes:
         features: their names.
         arms: what came of listing items; to be told.
+        shelf: the catalogue; searched in memory while it runs.
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class Ranker:
         relevance_share: float,
         reasons: int,
         exploration: float = 0.0,
+        exact_items: int = 0,
         fusion: Callable[[Calibration], Mode] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -158,11 +162,13 @@ class Ranker:
         self._mode: Mode | None = None
         self.arms = Arms(ARMS)
         self._trials = trials_of(count, exploration)
+        self.shelf = Shelf(items, most=exact_items)
         self._finder = Finder(
             items,
             rows,
             identity,
             self.arms,
+            shelf=self.shelf,
             count=count,
             candidates=candidates,
             clock=clock,

@@ -145,6 +145,10 @@ class Scored(Struct, frozen=True, kw_only=True):
 class Store(Protocol):
     """A store of points. Methods raise `StoreUnavailable` where waiting may help."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may have it open at the same time."""
+
     async def open(self, layouts: Sequence[CollectionLayout], *, create: bool = True) -> None:
         """Opens the collections, creating what is missing with its payload indexes.
 

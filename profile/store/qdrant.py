@@ -76,6 +76,8 @@ class QdrantStore:
         client: reaches the server; closed with the store.
     """
 
+    shared = True
+
     def __init__(self, client: AsyncQdrantClient) -> None:
         self.client = client
         self.layouts: dict[str, CollectionLayout] = {}

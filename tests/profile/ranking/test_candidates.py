@@ -4,6 +4,7 @@ import pytest
 
 from penchant.profile.ranking.candidates import FEW_LIKES, REMEMBERED_S, TRIED, Finder
 from penchant.profile.ranking.exploration import Arms
+from penchant.profile.shelf import Shelf
 
 NOW = 1_750_000_000_000
 
@@ -29,7 +30,8 @@ def arms():
 @pytest.fixture
 def finder(items, rows, identity, arms, clock):
     """Finds three candidates a source, for lists of two."""
-    return Finder(items, rows, identity, arms, count=2, candidates=3, clock=lambda: clock.now)
+    shelf = Shelf(items, most=0)
+    return Finder(items, rows, identity, arms, shelf=shelf, count=2, candidates=3, clock=lambda: clock.now)
 
 
 async def test_candidates_come_from_content_transitions_trends_and_what_is_new(finder, profile_of, catalogue, liked):

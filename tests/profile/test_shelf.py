@@ -1,0 +1,119 @@
+"""The catalogue in memory: it answers as the store does, and knows at once what this process has written."""
+
+import asyncio
+import contextlib
+
+import numpy as np
+import pytest
+
+from penchant.profile.items import Item, Items
+from penchant.profile.shelf import Shelf, Wanted
+
+LIMIT = 7
+
+
+@pytest.fixture
+async def shelf_of():
+    """Shelves that run until the test ends, given when they are stocked."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(items, most=100):
+            shelf = Shelf(items, most=most)
+            task = asyncio.create_task(shelf.run())
+            stack.callback(task.cancel)
+            await until(lambda: shelf.stocked)
+            return shelf
+
+        yield make
+
+
+async def until(condition):
+    """Waits for what another task does."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+
+
+async def found_by(searching, vector, author="nobody", without=()):
+    """What a search finds, with scores."""
+    [found] = await searching.search([Wanted(vector=vector, author=author, without=without)], limit=LIMIT)
+    return {one.item_id: (pytest.approx(one.score, abs=1e-5), one.at) for one in found}
+
+
+@pytest.mark.parametrize("count", [0, 1, LIMIT, 40])
+async def test_memory_answers_as_the_store_does(items, catalogue, shelf_of, count):
+    """The same items, scores and times, in the same order; one's own and those named are left out by both."""
+    made = await catalogue(*(f"i{number}" for number in range(count)))
+    await catalogue("mine", seed=1, author="me")
+    await catalogue("hidden", seed=2, listed=False)
+    await items.put([(Item(item_id="void", version=(1, 1, 0), listed=False), None)])
+    memory, store = await shelf_of(items), Shelf(items, most=0)
+    generator = np.random.default_rng(1)
+    for author in ("me", "nobody"):
+        for without in ([], list(made)[::2], [*made, "unknown"]):
+            query = generator.normal(size=items.space.dimension).astype(np.float32)
+            expected = await found_by(store, query, author, without)
+            assert list(await found_by(memory, query, author, without)) == list(expected)
+            assert await found_by(memory, query, author, without) == expected
+            assert ("mine" in expected) == (author != "me") or len(expected) == LIMIT
+
+
+async def test_many_are_answered_at_once(items, catalogue, shelf_of):
+    """Each query has its own answer."""
+    made = await catalogue(*(f"i{number}" for number in range(30)))
+    wanted = [Wanted(vector=vector, author="nobody", without=[name]) for name, vector in made.items()]
+    memory, store = await shelf_of(items), Shelf(items, most=0)
+    answers, expected = [await one.search(wanted, limit=LIMIT) for one in (memory, store)]
+    for name, mine, theirs in zip(made, answers, expected, strict=True):
+        assert name not in {one.item_id for one in mine}
+        assert [one.item_id for one in mine] == [one.item_id for one in theirs]
+
+
+async def test_what_this_process_writes_is_there_at_once(items, catalogue, shelf_of):
+    """New items, new versions and withdrawals."""
+    await catalogue(*(f"i{number}" for number in range(5)))
+    shelf = await shelf_of(items)
+    new = (await catalogue("new", seed=9))["new"]
+    assert next(iter(await found_by(shelf, new))) == "new"
+    other = (await catalogue("new", seed=8, version=2))["new"]
+    assert (await found_by(shelf, other))["new"] == (pytest.approx(1.0, abs=1e-5), 2)
+    await catalogue("new", version=3, listed=False)
+    assert set(await found_by(shelf, other)) == {f"i{number}" for number in range(5)}
+    assert (await shelf.listed(["new", "i1"])).keys() == {"i1"}
+    [stored] = await items.stored(["i1"])
+    await items.replace([stored])
+    assert set(await shelf.listed(["i1", "i2", "unknown"])) == {"i1", "i2"}
+
+
+async def test_what_others_write_is_found(edge, items, catalogue, shelf_of, monkeypatch):
+    """On a store that is shared: by its token, at the next look."""
+    monkeypatch.setattr("penchant.profile.shelf.REFRESH_S", 0.05)
+    monkeypatch.setattr(type(edge), "shared", True)
+    made = await catalogue("i0", "i1", "i2")
+    others = Items(edge, "items", items.space)  # as of another process
+    shelf = await shelf_of(others)
+    await catalogue("i0", version=2, listed=False)
+    await catalogue("i3", seed=3)
+    async with asyncio.timeout(10):
+        while set(await found_by(shelf, made["i1"])) != {"i1", "i2", "i3"}:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+
+
+async def test_a_catalogue_that_is_too_large_stays_in_the_store(items, catalogue, shelf_of, monkeypatch):
+    """It is searched there, and what has grown too large is let go of."""
+    monkeypatch.setattr("penchant.profile.shelf.REFRESH_S", 0.05)
+    made = await catalogue("i0", "i1")
+    shelf = await shelf_of(items, most=2)
+    made |= await catalogue("i2", seed=2)
+    await until(lambda: not shelf.stocked)
+    assert set(await found_by(shelf, made["i2"])) == {"i0", "i1", "i2"}
+    assert set(await shelf.listed(made)) == set(made)
+
+
+async def test_it_is_stocked_while_items_are_written(items, catalogue, shelf_of):
+    """Whatever is written while the catalogue is read is on the shelf behind that."""
+    await catalogue(*(f"i{number}" for number in range(300)))
+    writing = asyncio.create_task(catalogue(*(f"n{number}" for number in range(50)), seed=4))
+    shelf = await shelf_of(items, most=1_000)
+    made = await writing
+    assert set(await shelf.listed(made)) == set(made)
