@@ -1,0 +1,100 @@
+"""`make bench`: everything that is measured, side by side in one run, which ends by itself."""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from penchant.broker import LocalBroker
+from tests.bench import catalogues, footprint, freshness, report, starting, throughput
+from tests.bench.facts import machine
+from tests.bench.report import Results, as_page
+from tests.bench.result import Part
+from tests.bench.rig import FULL, QUICK, Rig, Sizes
+
+MANY_PROFILES = 1_000_000
+
+MEASUREMENTS: Mapping[str, tuple[str, Callable[[Rig], Part]]] = {
+    "e": ("freshness", freshness.measure),
+    "f": ("catalogues", catalogues.measure),
+    "g": ("footprint", footprint.measure),
+    "h": ("start-up", starting.measure),
+}
+KEYS = (*throughput.KEYS, *MEASUREMENTS)
+
+
+def main() -> None:
+    """Measures what is asked for."""
+    given = arguments()
+    sizes = QUICK if given.quick else FULL
+    if given.full:
+        sizes = msgspec.structs.replace(sizes, stored=MANY_PROFILES)
+    command = shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]])
+    results = perform(command, sizes, given.only)
+    text = as_page(results, {})
+    if given.json:
+        given.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    if given.report:
+        report.rewrite(given.report, results)
+    sys.stdout.write(f"{text}\n")
+
+
+def perform(command: str, sizes: Sizes, keys: set[str]) -> Results:
+    """Measures some of `KEYS`, one behind the other."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{time.monotonic() - began:6.1f} s  {text}")
+
+    facts = machine()
+    parts: list[Part] = []
+    with tempfile.TemporaryDirectory(prefix="penchant-bench-") as folder:
+        say("starting Kafka")
+        broker = LocalBroker.start(Path(folder) / "broker", 0, "kafka", say=lambda _: None)
+        try:
+            rig = Rig(broker=broker, folder=Path(folder), sizes=sizes, say=say)
+            if compared := keys.intersection(throughput.KEYS):
+                parts.append(throughput.measure(rig, compared))
+            for key, (name, measure) in MEASUREMENTS.items():
+                if key in keys:
+                    say(name)
+                    parts.append(measure(rig))
+        finally:
+            broker.kill()  # nobody reads its records again
+    for part in parts:
+        say(f"{part.title} took {part.seconds:.0f} s")
+    return Results(command=command, machine=facts, parts=parts, seconds=time.monotonic() - began)
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(prog="make bench", description="Measures penchant beside ordinary solutions.")
+    parser.add_argument("--quick", action="store_true", help="small sizes, for trying: the figures mean little")
+    parser.add_argument("--full", action="store_true", help=f"start up after {MANY_PROFILES:,} profiles")
+    parser.add_argument("--only", type=chosen, default=set(KEYS), help="some measurements alone, such as a,c,e")
+    parser.add_argument("--json", type=Path, help="file for all results")
+    parser.add_argument("--report", type=Path, help="page whose results are written anew, with plots beside it")
+    return parser.parse_args()
+
+
+def chosen(text: str) -> set[str]:
+    """Keys with commas between.
+
+    Raises:
+        ArgumentTypeError: there is no such measurement.
+    """
+    keys = {key.strip() for key in text.split(",") if key.strip()}
+    if unknown := keys.difference(KEYS):
+        raise argparse.ArgumentTypeError(f"no such measurement: {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")
+    return keys
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Results as Markdown and as plots, and the page that shows them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from msgspec import Struct
+
+from tests.bench.result import Cell, Curve, Part, Table
+
+__all__ = ["Results", "as_markdown", "rewrite"]
+
+BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- bench: end -->"
+LARGE, MIDDLE = 100, 10
+SIZE_INCHES = (6.4, 3.6)
+DPI = 110
+
+
+class Results(Struct, frozen=True, kw_only=True):
+    """A whole run.
+
+    Attributes:
+        command: that made it.
+        machine: facts by name.
+        parts: measurements.
+        seconds: that it took.
+    """
+
+    command: str
+    machine: Mapping[str, str]
+    parts: Sequence[Part]
+    seconds: float
+
+
+def as_markdown(table: Table) -> str:
+    """A table under its title."""
+    lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)]]
+    lines += [[shown(cell) for cell in row] for row in table.rows]
+    return f"**{table.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def shown(cell: Cell) -> str:
+    """A figure with as many digits as it deserves."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return cell
+    if cell == int(cell) or abs(cell) >= LARGE:
+        return f"{cell:,.0f}"
+    return f"{cell:.1f}" if abs(cell) >= MIDDLE else f"{cell:.3g}"
+
+
+def as_page(results: Results, plots: Mapping[str, str]) -> str:
+    """All results.
+
+    Args:
+        results: of a run.
+        plots: names of files, by plot.
+    """
+    facts = "\n".join(f"- {name}: {value}" for name, value in results.machine.items())
+    parts = [f"`{results.command}`, {results.seconds / 60:.0f} minutes, on this machine:\n\n{facts}\n"]
+    for part in results.parts:
+        shown_plots = [f"![{part.title}]({plots[plot]})\n" for plot in part.curves if plot in plots]
+        parts += [f"### {part.title}\n", *map(as_markdown, part.tables), *shown_plots]
+    return "\n".join(parts)
+
+
+def rewrite(page: Path, results: Results) -> None:
+    """Writes anew what stands between two marks of a page, and the plots beside it.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page} has no place for results between {BEGIN} and {END}")
+    plots = {}
+    for part in results.parts:
+        for plot, curves in part.curves.items():
+            plots[plot] = f"{page.stem}-{plot}.png"
+            draw(plot, curves, page.with_name(plots[plot]))
+    page.write_text(f"{before}{BEGIN}\n\n{as_page(results, plots)}\n{END}{after}")
+
+
+def draw(plot: str, curves: Sequence[Curve], file: Path) -> None:
+    """Draws a plot into a file."""
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+    PLOTS[plot](figure.add_subplot(), curves)
+    figure.savefig(file, dpi=DPI)
+
+
+def draw_throughput(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Bars, the first contestant on top."""
+    names = [curve.name for curve in reversed(curves)]
+    rates = [curve.y[0] for curve in reversed(curves)]
+    colours = ["tab:blue" if "penchant" in name or "lane" in name else "tab:gray" for name in names]
+    bars = axes.barh(names, rates, color=colours)
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, fontsize="small")
+    axes.set_xscale("log")
+    axes.margins(x=0.2)
+    axes.set_xlabel("events a second")
+
+
+def draw_freshness(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Shares of clicks by latency: what the slowest wait stands out."""
+    for curve in curves:
+        axes.plot(curve.x, curve.y, label=curve.name, linestyle="-" if "penchant" in curve.name else "--")
+    axes.set_xscale("log")
+    axes.set_xlabel("ms from click to list")
+    axes.set_ylabel("% of first clicks")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def draw_catalogue(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Rates by size, both on logarithmic scales."""
+    for curve in curves:
+        axes.plot(curve.x, curve.y, marker="o", label=curve.name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("items of the catalogue")
+    axes.set_ylabel("users served a second")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+PLOTS: Mapping[str, Callable[[Axes, Sequence[Curve]], None]] = {
+    "throughput": draw_throughput,
+    "freshness": draw_freshness,
+    "catalogue": draw_catalogue,
+}
