@@ -220,7 +220,8 @@ def knowledge_group(settings: Settings) -> str:
     Nothing in the store says how far it covers the facts, so a store that takes another's place must not go on from
     what that one's group has committed: it reads all facts, which are few, and keeps what is news.
     """
-    place = settings.store.url or str(settings.data_dir.resolve())
+    store = settings.store
+    place = f"{store.url} {store.grpc_port}" if store.url else str(settings.data_dir.resolve())
     return settings.prefixed(f"{KNOWLEDGE_GROUP}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}")
 
 

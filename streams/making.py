@@ -75,7 +75,8 @@ class ItemMaker:
         for draft, result, (_, unread), known in zip(
             drafts, embedded, resolved, taken or [{}] * len(drafts), strict=True
         ):
-            slices = {**result.slices, **known}
+            merged = {**result.slices, **known}
+            slices = {name: merged[name] for name in self._embedder.dimensions if name in merged}
             item, vector = self._places.placed(draft.item, slices, places.get(draft.item.entity))
             refused = (Refused(part.modality, part.reason, part.detail) for part in result.refusals)
             item = msgspec.structs.replace(item, refused=(*unread, *refused))

@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from penchant import __version__
-from penchant.cli import ask, dead_letters, deep, encoders, evaluate, files, graph, run, send, show, verify, weights
+from penchant.cli import (
+    ask,
+    dead_letters,
+    deep,
+    encoders,
+    evaluate,
+    files,
+    graph,
+    reindex,
+    run,
+    send,
+    show,
+    verify,
+    weights,
+)
 from penchant.cli.frame import Commands, Flags
 
 __all__ = ["app", "main"]
@@ -57,7 +71,7 @@ def root(
     ctx.obj = Flags(config=config, overrides=overrides)
 
 
-for family in (show, run, send, ask, files, encoders, verify, evaluate, graph, deep, weights):
+for family in (show, run, send, ask, files, encoders, verify, reindex, evaluate, graph, deep, weights):
     family.add_to(app)
 app.add_typer(dead_letters.commands)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from penchant.verify import Fact, Report, UserReport
     from penchant.verify import Progress as Tell
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "progress_bar"]
 
 SHOWN = 50
 

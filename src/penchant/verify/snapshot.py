@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import msgspec
+from msgspec import Struct
 
 from penchant.errors import ConfigurationError, Unavailable
 from penchant.profile.store.edge import StoreInUse
@@ -13,7 +16,7 @@ from penchant.profile.store.open import open_store
 from penchant.settings import Settings
 from penchant.streams.http import SnapshotRequest, SnapshotTaken
 
-__all__ = ["STORE", "take_snapshot"]
+__all__ = ["STORE", "asked", "at_rest_or_asked", "take_snapshot"]
 
 STORE = "store"  # the folder within data_dir that a snapshot is a copy of
 CONNECT_S = 5.0
@@ -21,6 +24,9 @@ COPY_S = 3_600.0
 # A worker has the store a moment before its port answers, and a moment longer.
 PATIENCE_S = 15.0
 PAUSE_S = 0.2
+
+Answer = TypeVar("Answer", bound=Struct)
+Result = TypeVar("Result")
 
 
 def take_snapshot(settings: Settings, folder: Path) -> None:
@@ -35,19 +41,27 @@ def take_snapshot(settings: Settings, folder: Path) -> None:
         Unavailable: another process has the store, and no worker answers.
     """
     folder = folder.absolute()
+    at_rest_or_asked(lambda: asyncio.run(copy_at_rest(settings, folder)), lambda: ask_worker(settings, folder))
+
+
+def at_rest_or_asked(at_rest: Callable[[], Result], ask: Callable[[], Result]) -> Result:
+    """Does something with a store, or has the worker do it that has the store.
+
+    Args:
+        at_rest: does it; raises `StoreInUse` where a worker has the store.
+        ask: has the worker do it; raises `Unavailable` where it does not answer.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            asyncio.run(copy_at_rest(settings, folder))
+            return at_rest()
         except StoreInUse:
             try:
-                ask_worker(settings, folder)
+                return ask()
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(PAUSE_S)
-                continue
-        return
 
 
 async def copy_at_rest(settings: Settings, folder: Path) -> None:
@@ -66,12 +80,32 @@ def ask_worker(settings: Settings, folder: Path) -> None:
         ConfigurationError: it cannot, or its store is not the one that the settings mean.
         Unavailable: no worker answers.
     """
-    address = f"http://{settings.worker.http_host}:{settings.worker.http_port}"
-    request = msgspec.json.encode(SnapshotRequest(str(folder)))
+    taken = asked(settings, "snapshot", SnapshotRequest(str(folder)), SnapshotTaken)
+    if Path(taken.store) != (settings.data_dir / STORE).resolve() or not folder.is_dir():
+        raise ConfigurationError(
+            f"The worker at {address_of(settings)} has copied another store to {folder}: {taken.store}",
+            hint="worker.http_host and worker.http_port must be those of the worker that runs on this data_dir.",
+        )
+
+
+def asked(settings: Settings, what: str, request: Struct, kind: type[Answer]) -> Answer:
+    """What the running worker answers to a request.
+
+    Args:
+        settings: say where it listens.
+        what: is asked, as its port has it.
+        request: to be sent.
+        kind: of the answer.
+
+    Raises:
+        ConfigurationError: it will not do it.
+        Unavailable: no worker answers, or not now.
+    """
+    address = address_of(settings)
     try:
         answer = httpx.post(
-            f"{address}/snapshot",
-            content=request,
+            f"{address}/{what}",
+            content=msgspec.json.encode(request),
             headers={"content-type": "application/json"},
             timeout=httpx.Timeout(COPY_S, connect=CONNECT_S),
             trust_env=False,
@@ -82,16 +116,16 @@ def ask_worker(settings: Settings, folder: Path) -> None:
             hint="worker.http_host and worker.http_port must be those of the worker that runs on this data_dir.",
         ) from None
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-        raise Unavailable(f"The worker at {address} cannot copy its store now: {said(answer)}")
+        raise Unavailable(f"The worker at {address} cannot do this now ({what}): {said(answer)}")
     try:
-        taken = msgspec.json.decode(answer.raise_for_status().content, type=SnapshotTaken)
+        return msgspec.json.decode(answer.raise_for_status().content, type=kind)
     except (httpx.HTTPStatusError, msgspec.DecodeError):
-        raise ConfigurationError(f"The worker at {address} takes no snapshot: {said(answer)}") from None
-    if Path(taken.store) != (settings.data_dir / STORE).resolve() or not folder.is_dir():
-        raise ConfigurationError(
-            f"The worker at {address} has copied another store to {folder}: {taken.store}",
-            hint="worker.http_host and worker.http_port must be those of the worker that runs on this data_dir.",
-        )
+        raise ConfigurationError(f"The worker at {address} will not do this ({what}): {said(answer)}") from None
+
+
+def address_of(settings: Settings) -> str:
+    """Where the worker of these settings listens."""
+    return f"http://{settings.worker.http_host}:{settings.worker.http_port}"
 
 
 def said(answer: httpx.Response) -> str:
