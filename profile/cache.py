@@ -1,8 +1,8 @@
-"""Bounded memories: the profiles this worker owns, and the vectors of the items it meets."""
+"""Bounded memories: the profiles this worker owns, the vectors of the items it meets, and what else is read often."""
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from penchant.profile.items import Items
 
-__all__ = ["Bounded", "Content", "ItemVectors"]
+__all__ = ["Bounded", "Content", "ItemVectors", "Remembered"]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -58,6 +58,64 @@ class Bounded(Generic[Key, Value]):
         """Forgets all keys that meet a condition."""
         for key in [key for key in self._values if condition(key)]:
             del self._values[key]
+
+
+class Remembered(Generic[Value]):
+    """What is stored under names, as this process has last written or read it; absence, too.
+
+    Args:
+        capacity: names remembered.
+        ttl_s: how long what others may have changed is; infinite where nobody else writes.
+        clock: seconds; monotonic.
+    """
+
+    def __init__(self, capacity: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._values: Bounded[str, tuple[float, Value | None]] = Bounded(capacity)
+        self._overtaken: list[set[str]] = []  # by reading under way: what was written since it began
+
+    async def get(
+        self, names: Iterable[str], read: Callable[[list[str]], Awaitable[Mapping[str, Value]]]
+    ) -> dict[str, Value]:
+        """What there is under some names; `read` finds what is not remembered."""
+        now = self._clock()
+        found: dict[str, Value] = {}
+        unknown: list[str] = []
+        for name in names:
+            known = self._values.get(name)
+            if known is None or known[0] <= now:
+                unknown.append(name)
+            elif known[1] is not None:
+                found[name] = known[1]
+        if unknown:
+            overtaken: set[str] = set()
+            self._overtaken.append(overtaken)
+            try:
+                stored = await read(unknown)
+            finally:
+                self._overtaken = [one for one in self._overtaken if one is not overtaken]
+            for name in unknown:
+                if name not in overtaken:
+                    self._values.put(name, (now + self._ttl_s, stored.get(name)))
+            found |= stored
+        return found
+
+    def wrote(self, values: Mapping[str, Value | None]) -> None:
+        """Notes what has been written."""
+        until = self._clock() + self._ttl_s
+        for name, value in values.items():
+            self._values.put(name, (until, value))
+        for overtaken in self._overtaken:
+            overtaken.update(values)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drops names of which it is not known what is stored."""
+        gone = list(names)
+        for name in gone:
+            self._values.drop(name)
+        for overtaken in self._overtaken:
+            overtaken.update(gone)
 
 
 class Content(Struct, frozen=True, kw_only=True, eq=False):

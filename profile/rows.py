@@ -24,6 +24,7 @@ from penchant.profile.affinity import (
     item_key,
     row_measure,
 )
+from penchant.profile.cache import Remembered
 from penchant.profile.identity import item_point
 from penchant.profile.store.base import (
     TOKEN,
@@ -46,6 +47,8 @@ FIGURES_VECTOR, AFTER = "figures", "after"
 COUNT, MASS, AS_OF = range(len(POPULARITY_HALF_LIVES_MS), len(POPULARITY_HALF_LIVES_MS) + 3)
 FIGURES = AS_OF + 1
 CHUNK = 64  # rows per write
+REMEMBERED = 20_000  # rows of which each view is remembered
+OTHERS_S = 5.0  # how long a row may be used that another process has changed
 MAX_ATTEMPTS = 20
 LARGEST = np.finfo(np.float32).max
 
@@ -75,6 +78,9 @@ class Rows:
     def __init__(self, store: Store, collection: str) -> None:
         self._store = store
         self._collection = collection
+        ttl_s = OTHERS_S if store.shared else np.inf
+        self._figures: Remembered[Vector] = Remembered(REMEMBERED, ttl_s)
+        self._after: Remembered[SparseVector] = Remembered(REMEMBERED, ttl_s)
 
     @property
     def layout(self) -> CollectionLayout:
@@ -119,18 +125,26 @@ class Rows:
             `POPULARITY_HALF_LIVES_MS`, and at `COUNT`, `MASS` and `AS_OF` the row's count, its mass, and what its
             newest event weighs by the half-life of the mass. -inf, and 0 at `AS_OF`, where an item has no row.
         """
-        found = await self._retrieve(item_ids, FIGURES_VECTOR)
-        return np.array(
-            [found[item_id].vectors[FIGURES_VECTOR] if item_id in found else UNKNOWN for item_id in item_ids], float
-        ).reshape(-1, FIGURES)
+
+        async def read(unknown: Sequence[str]) -> dict[str, Vector]:
+            return {
+                name: one.vectors[FIGURES_VECTOR] for name, one in (await self._views(unknown, FIGURES_VECTOR)).items()
+            }
+
+        found = await self._figures.get(item_ids, read)
+        return np.array([found.get(item_id, UNKNOWN) for item_id in item_ids], float).reshape(-1, FIGURES)
 
     async def after(self, item_ids: Sequence[str]) -> dict[str, SparseVector]:
         """What came before each of some items, by `engine_keys`: sums of the row over `row_measure` as of its newest.
 
         Items without any are left out.
         """
-        found = await self._retrieve(item_ids, AFTER)
-        return {item_id: point.sparse[AFTER] for item_id, point in found.items() if AFTER in point.sparse}
+
+        async def read(unknown: Sequence[str]) -> dict[str, SparseVector]:
+            found = await self._views(unknown, AFTER)
+            return {name: point.sparse[AFTER] for name, point in found.items() if AFTER in point.sparse}
+
+        return await self._after.get(item_ids, read)
 
     async def following(
         self,
@@ -178,14 +192,15 @@ class Rows:
             stored = await self._load(pending)
             writes: list[Write] = []
             names: dict[UUID, str] = {}
+            made: dict[str, Point] = {}
             for item_id, mine in pending.items():
                 before, token = stored.get(item_id, (Row(item_id=item_id), None))
                 row = await asyncio.to_thread(before.adding, mine)  # thousands, where all like one item
                 if row is not before:
-                    point = point_of(row)
+                    point = made[item_id] = point_of(row)
                     names[point.id] = item_id
                     writes.append(Write(point=point, expected=token))
-            stands = await self._store.write(self._collection, writes) if writes else set()
+            stands = await self._write(writes, made) if writes else set()
             conflicts = names.keys() - stands
             if not conflicts:
                 return refused
@@ -193,7 +208,20 @@ class Rows:
             pending = {names[key]: pending[names[key]] for key in conflicts}
         raise StoreUnavailable("rows kept changing under this writer", hint="Is another affinity worker stuck?")
 
-    async def _retrieve(self, item_ids: Iterable[str], vector: str) -> dict[str, Point]:
+    async def _write(self, writes: Sequence[Write], points: Mapping[str, Point]) -> set[UUID]:
+        """Writes points, by item; what stands is remembered."""
+        stands: set[UUID] = set()
+        try:
+            stands = await self._store.write(self._collection, writes)
+        finally:
+            written = {name: point for name, point in points.items() if point.id in stands}
+            for views in (self._figures, self._after):
+                views.forget(points.keys() - written.keys())
+            self._figures.wrote({name: point.vectors[FIGURES_VECTOR] for name, point in written.items()})
+            self._after.wrote({name: point.sparse.get(AFTER) for name, point in written.items()})
+        return stands
+
+    async def _views(self, item_ids: Iterable[str], vector: str) -> dict[str, Point]:
         """The rows' points with a view of them each."""
         wanted = {item_point(item_id): item_id for item_id in item_ids}
         found = await self._store.retrieve(self._collection, list(wanted), vectors=(vector,), payload=())

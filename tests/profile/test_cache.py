@@ -1,10 +1,12 @@
 """Bounded memories: never more than they may hold, and never an absence remembered."""
 
+import asyncio
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant.profile.cache import Bounded, ItemVectors
+from penchant.profile.cache import Bounded, ItemVectors, Remembered
 from penchant.profile.items import Item
 
 
@@ -74,3 +76,45 @@ async def test_more_may_be_gathered_than_is_remembered(items, catalogue):
         assert {name: content.vectors[row].tolist() for name, row in content.rows.items()} == {
             name: vector.tolist() for name, vector in made.items()
         }
+
+
+async def test_what_is_stored_is_read_once():
+    """Absence, too, until its time is up; what was written counts at once, and what was forgotten is read again."""
+    now, stored, reads = 0.0, {"a": 1}, []
+    remembered = Remembered(10, 5.0, clock=lambda: now)
+
+    async def read(names):
+        reads.append(sorted(names))
+        return {name: stored[name] for name in names if name in stored}
+
+    assert await remembered.get(["a", "b"], read) == {"a": 1}
+    assert await remembered.get(["a", "b"], read) == {"a": 1}
+    remembered.wrote({"b": 2, "c": 3})
+    assert await remembered.get("abc", read) == {"a": 1, "b": 2, "c": 3}
+    assert reads == [["a", "b"]]
+    remembered.forget(["a"])
+    now = 6.0
+    stored = {"a": 4}
+    assert await remembered.get("abc", read) == {"a": 4}
+    assert reads == [["a", "b"], ["a", "b", "c"]]
+
+
+async def test_a_reading_that_is_overtaken_by_a_writing_is_not_remembered():
+    """What began before a value was written may have found the one before."""
+    remembered, going_on = Remembered(10, 1_000.0), asyncio.Event()
+
+    async def slow(names):
+        await going_on.wait()
+        return dict.fromkeys(names, "old")
+
+    reading = asyncio.create_task(remembered.get(["a", "b", "c"], slow))
+    await asyncio.sleep(0)
+    remembered.wrote({"a": "new"})
+    remembered.forget(["b"])
+    going_on.set()
+    await reading
+
+    async def read(names):
+        return dict.fromkeys(names, "read")
+
+    assert await remembered.get("abc", read) == {"a": "new", "b": "read", "c": "old"}
