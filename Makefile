@@ -9,12 +9,13 @@ READY := .venv/.ready
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header pyproject.toml
 
-.PHONY: help setup demo test chaos check format lock clean
+.PHONY: help setup demo test chaos bench check format lock clean
 
 help:
 	@echo "make demo    watch recommendations follow what users do (installs what it needs)"
 	@echo "make test    prove it, on a real Kafka broker"
 	@echo "make chaos   let faults of all kinds strike under traffic: EVENTS=1000000 FAULTS=100 SEED=1"
+	@echo "make bench   measure it beside ordinary solutions, in twelve minutes: ARGS=\"--quick --only a,b\""
 	@echo "make check   lint and types alone"
 	@echo "make format  format the code"
 	@echo "make lock    resolve the pinned dependencies anew"
@@ -44,6 +45,9 @@ SEED = 1
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.chaos --events $(EVENTS) --faults $(FAULTS) --seed $(SEED)
+
+bench: $(READY)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check

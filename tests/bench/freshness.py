@@ -184,7 +184,6 @@ def measure(rig: Rig) -> Part:
     for name, open_line in (("penchant", penchant_line), (ORDINARY["faust"], ordinary_line)):
         stage = prepared_stage(rig, name.replace(" ", "-"))
         interval_s = stage.settings.recommend.interval_s
-        filled(rig, stage, rig.sizes.items)
         with stage:
             line, process = open_line(rig, stage)
             try:
@@ -218,6 +217,7 @@ def measure(rig: Rig) -> Part:
 
 def penchant_line(rig: Rig, stage: Stage) -> tuple[Line, Popen[bytes]]:
     """A worker of all lanes that knows its users."""
+    filled(rig, stage, rig.sizes.items)
     history(rig, stage)
     worker = Worker(stage.settings, LANES, stage.log_file).await_ready()
     group = stage.settings.prefixed(interest.GROUP)
@@ -230,7 +230,7 @@ def ordinary_line(rig: Rig, stage: Stage) -> tuple[Line, Popen[bytes]]:
     """The ordinary Faust agent."""
     sizes = rig.sizes
     group = stage.settings.prefixed("ordinary")
-    ordinary.make_store(stage.settings.data_dir, users=sizes.users, items=sizes.items)
+    ordinary.make_store(stage.settings.data_dir / "store", users=sizes.users, items=sizes.items)
     create_topic(stage, ordinary.lists_of(group))
     told = {"kind": "faust", "topic": stage.topic(Topic.CLICKS), "group": group, "seconds": 0}
     process = start_child("ordinary", stage.settings, told, stage.log_file)

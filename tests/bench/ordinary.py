@@ -301,7 +301,7 @@ def run(settings: Settings, *, kind: str, topic: str, group: str, seconds: float
             os._exit(0)  # nobody needs its orderly end, for which Faust takes seconds
 
     contestant = {"faust": run_faust, "loop": run_loop, "coalescing": run_coalescing}[kind]
-    contestant(settings, topic, group, Interests(settings.data_dir), done)
+    contestant(settings, topic, group, Interests(settings.data_dir / "store"), done)
 
 
 if __name__ == "__main__":

@@ -92,24 +92,27 @@ def draw(plot: str, curves: Sequence[Curve], file: Path) -> None:
 
 
 def draw_throughput(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Bars, the first contestant on top."""
-    names = [curve.name for curve in reversed(curves)]
-    rates = [curve.y[0] for curve in reversed(curves)]
-    colours = ["tab:blue" if "penchant" in name or "lane" in name else "tab:gray" for name in names]
-    bars = axes.barh(names, rates, color=colours)
-    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, fontsize="small")
+    """A point for each contestant, the first on top: lengths of bars say nothing on a logarithmic scale."""
+    for place, curve in enumerate(reversed(curves)):
+        (rate,) = curve.y
+        axes.plot(rate, place, "o", color="tab:blue" if "penchant" in curve.name else "tab:gray")
+        axes.annotate(f"{rate:,.0f}", (rate, place), (7, -3), textcoords="offset points", fontsize="small")
+    axes.set_yticks(range(len(curves)), [curve.name for curve in reversed(curves)])
     axes.set_xscale("log")
-    axes.margins(x=0.2)
+    axes.margins(x=0.15)
+    axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("events a second")
 
 
 def draw_freshness(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Shares of clicks by latency: what the slowest wait stands out."""
+    """How many clicks still wait after a time; logarithmic, so that the slowest show."""
     for curve in curves:
-        axes.plot(curve.x, curve.y, label=curve.name, linestyle="-" if "penchant" in curve.name else "--")
+        waiting = [100 - share for share in curve.y]
+        axes.plot(curve.x, waiting, label=curve.name, linestyle="-" if "penchant" in curve.name else "--")
     axes.set_xscale("log")
-    axes.set_xlabel("ms from click to list")
-    axes.set_ylabel("% of first clicks")
+    axes.set_yscale("log")
+    axes.set_xlabel("ms since the click")
+    axes.set_ylabel("% of first clicks that wait")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
 

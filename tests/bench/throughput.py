@@ -41,6 +41,7 @@ RATIOS = (
     (LANE, CONSUME, "0.5"),
 )
 PLOT = "throughput"
+COMMITTED = "events/s, committed"
 BUSIEST = 100  # users who have something new at any moment
 LOOK_S = 0.2
 LIST_PARTITIONS = 3
@@ -74,21 +75,21 @@ class Arena:
         self.topic = self.stage.topic(Topic.CLICKS)
         self._numbers = itertools.count()
 
-    def open(self) -> None:
-        """Produces the log, and fills the stores."""
+    def open(self, keys: set[str]) -> None:
+        """Produces the log, and fills the stores that are needed."""
+        sizes = self.rig.sizes
         produce_log(self.rig, self.stage)
-        self.rig.say("filling stores")
-        filled(self.rig, self.stage, self.rig.sizes.items)
-        ordinary.make_store(self.folder / "ordinary", users=self.rig.sizes.users, items=self.rig.sizes.items)
+        if "c" in keys:
+            self.rig.say("filling a store")
+            filled(self.rig, self.stage, sizes.items)
+        if "d" in keys:
+            ordinary.make_store(self.folder / "ordinary", users=sizes.users, items=sizes.items)
 
-    def fresh(self, source: str) -> tuple[Stage, str]:
-        """The stage on a copy of a store, and a name that no group has had."""
+    def fresh(self) -> tuple[Stage, str]:
+        """The stage on a folder that is empty, and a name that no group has had."""
         name = f"round-{next(self._numbers)}"
         folder = self.folder / name
-        target = folder / "store" if source == "store" else folder
-        copy_shards(self.folder / source, target)
-        settings = self.stage.settings.model_copy(update={"data_dir": folder})
-        return Stage(settings, folder), name
+        return Stage(self.stage.settings.model_copy(update={"data_dir": folder}), folder), name
 
     def child(self, module: str, stage: Stage, group: str, **told: Any) -> Any:
         """Runs a contestant that is a module of this folder."""
@@ -97,24 +98,25 @@ class Arena:
 
     def ceiling(self) -> Run:
         """Consumes, and does nothing."""
-        stage, group = self.fresh("store")
-        return Run(rate=interpolated_rate(self.child("ceiling", stage, group, events=self.rig.sizes.events)["marks"]))
+        found = self.child("ceiling", *self.fresh(), events=self.rig.sizes.events)
+        return Run(rate=interpolated_rate(found["marks"]))
 
     def lane(self) -> Run:
         """Decodes."""
-        stage, group = self.fresh("store")
-        found = self.child("decoding", stage, group, events=self.rig.sizes.events)
+        found = self.child("decoding", *self.fresh(), events=self.rig.sizes.events)
         took = found["committed"] - found["marks"][0][0]
-        return Run(rate=interpolated_rate(found["marks"]), more={"events/s, committed": self.rig.sizes.events / took})
+        return Run(rate=interpolated_rate(found["marks"]), more={COMMITTED: self.rig.sizes.events / took})
 
     def whole(self) -> Run:
         """The interest lane of a worker."""
-        stage, _ = self.fresh("store")
+        stage, _ = self.fresh()
+        copy_shards(self.folder / "store", stage.settings.data_dir / "store")
         return watched(stage, (interest.LANE,), self.rig.sizes.events, self.rig.sizes.most_s)
 
     def ordinary(self, kind: str) -> Run:
         """An ordinary contestant."""
-        stage, group = self.fresh("ordinary")
+        stage, group = self.fresh()
+        copy_shards(self.folder / "ordinary", stage.settings.data_dir / "store")
         create_topic(stage, ordinary.lists_of(group))
         found = self.child("ordinary", stage, group, kind=kind, seconds=self.rig.sizes.ordinary_s)
         return Run(rate=interpolated_rate(found["marks"]), lists=interpolated_rate(found["lists"]))
@@ -136,7 +138,7 @@ def measure(rig: Rig, keys: Iterable[str]) -> Part:
         contestants |= {name: lambda kind=kind: arena.ordinary(kind) for kind, name in ORDINARY.items()}
     runs: dict[str, list[Run]] = {name: [] for name in contestants}
     with arena.stage:
-        arena.open()
+        arena.open(keys)
         for number in range(1, rig.sizes.rounds + 1):
             for name, contestant in contestants.items():
                 run = contestant()
@@ -203,7 +205,7 @@ def watched(stage: Stage, lanes: Sequence[str], events: int, most_s: float) -> R
         more["events a batch"] = marks[-1][1] / max(batches, 1)
         while marks[-1][1] >= events and time.monotonic() - marks[0][0] < 2 * most_s:
             if not backlog.records():
-                more["events/s, committed"] = events / (time.monotonic() - marks[0][0])
+                more[COMMITTED] = events / (time.monotonic() - marks[0][0])
                 break
             time.sleep(LOOK_S)
         worker.stop()
@@ -242,7 +244,7 @@ def part_of(runs: Mapping[str, Sequence[Run]], keys: set[str], seconds: float) -
         [
             name,
             median([run.rate for run in some]),
-            median([run.more["events/s, committed"] for run in some if "events/s, committed" in run.more]),
+            median([run.more[COMMITTED] for run in some if COMMITTED in run.more]),
             median([run.lists for run in some if run.lists is not None]),
             ", ".join(f"{run.rate:,.0f}" for run in some),
         ]
@@ -258,11 +260,14 @@ def part_of(runs: Mapping[str, Sequence[Run]], keys: set[str], seconds: float) -
     compared: list[list[Cell]] = []
     for above, below, wanted in RATIOS:
         if above in runs and below in runs:
-            ratios = [one.rate / other.rate for one, other in zip(runs[above], runs[below], strict=True)]
+            pairs = list(zip(runs[above], runs[below], strict=True))
+            ratios = [one.rate / other.rate for one, other in pairs]
+            to_the_end = [one.more[COMMITTED] / other.rate for one, other in pairs if COMMITTED in one.more]
             by_round = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-            compared.append([f"{above} / {below}", median(ratios), wanted, by_round])
+            compared.append([f"{above} / {below}", median(ratios), wanted, by_round, median(to_the_end)])
     if compared:
-        tables.append(Table(title="Ratios", columns=("", "ratio", "wanted", "by round"), rows=compared))
+        columns = ("", "ratio", "wanted", "by round", "of the first until all is committed")
+        tables.append(Table(title="Ratios of events a second", columns=columns, rows=compared))
     of_workers = {name: some for name, some in runs.items() if name in {WHOLE, ALL_LANES}}
     if of_workers:
         names = ("events a batch", "usual interval, s", "longest interval, s", "MiB at most")
