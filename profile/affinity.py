@@ -17,6 +17,7 @@ a transition whose origin lies at or before that is in it already.
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ __all__ = [
     "Transition",
     "Weighted",
     "growth",
+    "histories",
     "is_positive",
     "item_key",
     "positives",
@@ -252,6 +254,45 @@ def predecessors(
         fade: how much less each weighs than the one after it.
     """
     return faded(past[: bisect_left(past, moment(of), key=moment)], {of.item_id}, most, fade)
+
+
+def histories(
+    signals: Sequence[Signal], past: Iterable[Signal], *, most: int = MOST_PREVIOUS, fade: float = FADE
+) -> list[tuple[Weighted, ...]]:
+    """The `predecessors` of many signals of one user, found in one walk; in the order of `signals`.
+
+    Args:
+        signals: in any order.
+        past: the positive signals of the user, newest first; read as far as is needed.
+        most: how many items each.
+        fade: how much less each weighs than the one after it.
+    """
+    if not signals:
+        return []
+    oldest = moment(min(signals, key=moment))
+    walked: list[Signal] = []
+    before: set[str] = set()
+    for signal in past:
+        walked.append(signal)
+        if moment(signal) < oldest:
+            before.add(signal.item_id)
+            if len(before) > most:  # one more, for one of them may be the item itself
+                break
+    shares = [fade**place for place in range(most)]
+    found: dict[int, tuple[Weighted, ...]] = {}
+    recent: dict[str, None] = {}  # items in the order of their last occurrence
+    for number in sorted(range(len(signals)), key=lambda number: moment(signals[number])):
+        signal = signals[number]
+        until = moment(signal)
+        while walked and moment(walked[-1]) < until:
+            item_id = walked.pop().item_id
+            recent.pop(item_id, None)
+            recent[item_id] = None
+        latest = list(islice(reversed(recent), most + 1))
+        if signal.item_id in recent and signal.item_id in latest:
+            latest.remove(signal.item_id)
+        found[number] = tuple(zip(latest, shares, strict=False))
+    return [found[number] for number in range(len(signals))]
 
 
 def recent_items(past: Sequence[Signal], *, most: int = MOST_PREVIOUS, fade: float = FADE) -> tuple[Weighted, ...]:

@@ -1,6 +1,6 @@
 """The state of a user: two bounded sets of signals and the items seen. All of it joins; none of it counts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import msgspec
@@ -46,6 +46,10 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
             seen=self.seen.adding(signal.item_id for signal in signals),
         )
 
+    def cut(self, limits: Limits) -> "ProfileState":
+        """The newest signals of this state."""
+        return ProfileState(strong=self.strong[: limits.strong], weak=self.weak[: limits.weak], seen=self.seen)
+
     def joined(self, other: "ProfileState", limits: Limits) -> "ProfileState":
         """This state joined with another."""
         return ProfileState(
@@ -58,6 +62,21 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
     def signals(self) -> tuple[Signal, ...]:
         """All signals, strong ones first."""
         return self.strong + self.weak
+
+    def newest_first(self) -> Iterator[Signal]:
+        """All signals, newest first; of two of one moment the weak one."""
+        strong, weak = iter(self.strong), iter(self.weak)
+        one, other = next(strong, None), next(weak, None)
+        while one is not None and other is not None:
+            if one.time > other.time or (one.time == other.time and one.event_id > other.event_id):
+                yield one
+                one = next(strong, None)
+            else:
+                yield other
+                other = next(weak, None)
+        yield from (signal for signal in (one, other) if signal is not None)
+        yield from strong
+        yield from weak
 
     @property
     def as_of(self) -> int:

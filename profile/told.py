@@ -67,10 +67,12 @@ class Told(Struct, frozen=True):
             It, and those of `tellings` that are the first of their event.
         """
         heard, firsts = dict(self.heard), list(self.firsts)
-        known, latest = set(firsts), {one.event: number for number, one in enumerate(firsts)}
+        latest = {one.event: number for number, one in enumerate(firsts)} if tellings else {}
         found: set[Telling] = set()
+        known: set[Telling] = set()  # looked at where something is heard again
         for telling in tellings:
             if telling.offset < heard.get(telling.origin, 0):
+                known = known or set(self.firsts)
                 if telling in known:
                     found.add(telling)
                 continue

@@ -1,25 +1,33 @@
 """Applying signals: load, merge, view, compare and set; again on conflict, until every signal is in the store."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-from penchant.profile.affinity import Transition, positives, predecessors
+from penchant.profile.affinity import Transition, histories, is_positive
 from penchant.profile.cache import Bounded, ItemVectors
+from penchant.profile.current import CurrentViews
 from penchant.profile.interest import Horizons, interest_views
 from penchant.profile.profiles import Profile, Profiles
-from penchant.profile.signals import Signal, Strength, merge
-from penchant.profile.state import Limits, of_strength
+from penchant.profile.signals import Signal
+from penchant.profile.state import Limits, ProfileState
 from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.told import Origin, Telling, Told
 
 __all__ = ["Applied", "ProfileUpdater", "Tellings", "differs", "with_views"]
 
 MAX_ATTEMPTS = 20
+ROUNDING = 1e-6  # in components of vectors of unit length and of their means
+UNLIMITED = Limits(strong=sys.maxsize, weak=sys.maxsize, seen_bits=0)
 CHUNK = 64  # users per write: bounds memory, and how long the embedded engine holds the interpreter
 
+
+Vector = NDArray[np.float32]
 
 NOTHING_SETTLED: Mapping[Origin, int] = {}
 # By user, positive signals with the records that told of them, in order within each origin.
@@ -55,8 +63,7 @@ class ProfileUpdater:
         self, profiles: Profiles, vectors: ItemVectors, horizons: Horizons, limits: Limits, *, capacity: int
     ) -> None:
         self._profiles = profiles
-        self._vectors = vectors
-        self._horizons = horizons
+        self._views = CurrentViews(vectors, horizons, capacity=capacity)
         self._limits = limits
         self._cache: Bounded[str, Profile] = Bounded(capacity)
 
@@ -94,6 +101,7 @@ class ProfileUpdater:
     def forget_all(self) -> None:
         """Drops the memory of all profiles: others may write them now."""
         self._cache.drop_where(lambda _: True)
+        self._views.forget_all()
 
     def _recall(self, users: Iterable[str]) -> tuple[dict[str, Profile], list[str]]:
         """The profiles in memory, and the users of whom there is none."""
@@ -117,16 +125,19 @@ class ProfileUpdater:
         transitions: dict[str, list[Transition]] = {}
         for _ in range(MAX_ATTEMPTS):
             known = await self._load(pending)
-            merged = []
+            merged: list[tuple[ProfileState, Profile]] = []
             for user, mine in pending.items():
                 if mine or user in known:
                     before = known.get(user) or self._profiles.empty(user)
+                    grown = before.state.adding(mine, UNLIMITED)
                     told, transitions[user] = heard(
-                        before, mine, tellings.get(user, ()), settled, partial(self._profiles.owns, user)
+                        before.told, grown, tellings.get(user, ()), settled, partial(self._profiles.owns, user)
                     )
-                    state = before.state.adding(mine, self._limits)
-                    merged.append(msgspec.structs.replace(before, state=state, told=told))
-            viewed = await with_views(merged, self._vectors, self._horizons)
+                    state = grown.cut(self._limits)
+                    if state == before.state:
+                        state = before.state  # which its views were made of
+                    merged.append((before.state, msgspec.structs.replace(before, state=state, told=told)))
+            viewed = await self._views.renewed(merged)
             changed = [profile for profile in viewed if differs(profile, known.get(profile.user))]
             try:
                 written = await self._profiles.write(changed) if changed else {}
@@ -176,8 +187,8 @@ async def with_views(profiles: Sequence[Profile], vectors: ItemVectors, horizons
 
 
 def heard(
-    before: Profile,
-    signals: Sequence[Signal],
+    told: Told,
+    grown: ProfileState,
     tellings: Sequence[tuple[Signal, Telling]],
     settled: Mapping[Origin, int],
     is_own: Callable[[str], bool],
@@ -188,32 +199,22 @@ def heard(
     before or after them would name the author.
 
     Args:
-        before: the profile that the signals are added to.
-        signals: of the user.
-        tellings: of those among them that make transitions.
+        told: what has been told of before.
+        grown: the state with all signals of the batch, those among them that it will push out too: a history that is
+            sent at once leaves as it came.
+        tellings: of the signals that make transitions.
         settled: by origin, the offset behind the last record that the group has committed, or an earlier one.
         is_own: whether an item is the user's own.
     """
     tellings = [(signal, telling) for signal, telling in tellings if not is_own(signal.item_id)]
-    told, firsts = before.told.hearing([telling for _, telling in tellings], settled)
-    # With what the batch itself will push out of the set: a history that is sent at once leaves as it came.
-    parts = ((before.state.strong, Strength.STRONG), (before.state.weak, Strength.WEAK)) if firsts else ()
-    past = positives(
-        signal
-        for kept, strength in parts
-        for signal in merge(kept, of_strength(signals, strength), limit=len(kept) + len(signals))
-        if not is_own(signal.item_id)
-    )
+    told, firsts = told.hearing([telling for _, telling in tellings], settled)
+    first = [(signal, telling) for signal, telling in tellings if telling in firsts]
+    past = (one for one in grown.newest_first() if is_positive(one) and not is_own(one.item_id))
     return told, [
         Transition(
-            item_id=signal.item_id,
-            at=signal.time,
-            previous=predecessors(past, of=signal),
-            origin=telling.origin,
-            offset=telling.offset,
+            item_id=signal.item_id, at=signal.time, previous=previous, origin=telling.origin, offset=telling.offset
         )
-        for signal, telling in tellings
-        if telling in firsts
+        for (signal, telling), previous in zip(first, histories([signal for signal, _ in first], past), strict=True)
     ]
 
 
@@ -224,10 +225,15 @@ def differs(profile: Profile, stored: Profile | None) -> bool:
         or profile.state != stored.state
         or profile.told != stored.told
         or profile.awaits != stored.awaits
-        or (profile.interest != stored.interest).any()
-        or (profile.short != stored.short).any()
-        or (profile.long != stored.long).any()
+        or further(profile.interest, stored.interest)
+        or further(profile.short, stored.short)
+        or further(profile.long, stored.long)
     )
+
+
+def further(one: Vector, other: Vector) -> bool:
+    """Whether two vectors are further from each other than sums of the same signals, taken in another order."""
+    return one is not other and float(np.abs(one - other).max(initial=0)) > ROUNDING
 
 
 def chunks(signals: Mapping[str, Sequence[Signal]], size: int) -> Iterator[dict[str, Sequence[Signal]]]:

@@ -16,6 +16,7 @@ from penchant.profile.affinity import (
     RowTable,
     Transition,
     growth,
+    histories,
     is_positive,
     item_key,
     positives,
@@ -160,6 +161,33 @@ def test_predecessors_are_earlier_distinct_and_other_items():
     assert predecessors(past, of=signal(9, "i"), fade=0.5) == (("c", 1.0), ("a", 0.5), ("b", 0.25))
     assert predecessors(past, of=signal(9, "i"), most=1) == (("c", 1.0),)
     assert [item for item, _ in recent_items(past)] == ["later", "i", "c", "a", "b"]
+
+
+@given(
+    st.lists(
+        st.builds(
+            Signal,
+            time=st.integers(0, 12),
+            event_id=st.sampled_from("abcdefgh"),
+            item_id=st.sampled_from("uvwxyz"),
+            action=st.just(Action.LIKE),
+            weight=st.just(2.0),
+        ),
+        max_size=30,
+    ),
+    st.data(),
+    st.integers(1, 4),
+)
+def test_one_walk_finds_the_predecessors_of_many(signals, data, most):
+    """Of any signals, in any order, whether they are among the past or not: what looking for each alone finds."""
+    asked = data.draw(st.lists(st.sampled_from(signals), max_size=6)) if signals else []
+    past = (
+        positives(data.draw(st.lists(st.sampled_from(signals), unique_by=lambda one: (one.time, one.event_id))))
+        if signals
+        else []
+    )
+    found = histories(asked, reversed(past), most=most)
+    assert found == [predecessors(past, of=signal, most=most) for signal in asked]
 
 
 def test_what_is_private_is_never_positive():
