@@ -1,5 +1,6 @@
 """Pictures posted and sounds uploaded: profiles in those slices, and lists that prefer what a user is about."""
 
+import os
 import random
 import ssl
 import threading
@@ -57,6 +58,18 @@ class Shared(NamedTuple):
     own: dict[str, set[str]]
 
 
+class Done(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        shared: by kind.
+        niceness: of the worker of each lane.
+    """
+
+    shared: dict[MediaKind, Shared]
+    niceness: dict[str, int]
+
+
 def share(stage, folder, corpus):
     """Every file of a corpus as a post or an upload without any words, by users of one class each."""
     identity = Identity(stage.settings.id_key.get_secret_value())
@@ -90,23 +103,31 @@ def stage(kafka, make_stage):
 
 
 @pytest.fixture(scope="module")
-def shared(stage, shared_data):
+def done(stage, shared_data):
     """Both corpora, shared and worked off; no worker runs any more.
 
     All items are there before the first list is made, so that what the lists contain does not depend on timing.
     """
-    found = {corpus.kind: share(stage, shared_data, corpus) for corpus in (PICTURES, SOUNDS)}
+    done = Done({corpus.kind: share(stage, shared_data, corpus) for corpus in (PICTURES, SOUNDS)}, {})
     for lane in ("content", "interest"):
         with stage.worker(lane) as worker:
             stage.await_settled(worker, lane)
+            done.niceness[lane] = os.getpriority(os.PRIO_PROCESS, worker.process.pid)
             assert worker.stop() == 0
-    return found
+    return done
+
+
+def test_who_only_embeds_gives_way(done):
+    """A worker of the content lane alone leaves the processor to whoever else needs it; one of another does not."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert done.niceness["interest"] == usual
+    assert done.niceness["content"] > usual
 
 
 @pytest.mark.parametrize("corpus", [PICTURES, SOUNDS], ids=lambda corpus: corpus.folder)
-def test_lists_prefer_the_class_of_what_a_user_shared(stage, shared, measured, corpus):
+def test_lists_prefer_the_class_of_what_a_user_shared(stage, done, measured, corpus):
     """Items of a user's own class are recommended well above chance, and a user's own items never."""
-    classes, tastes, own = shared[corpus.kind]
+    classes, tastes, own = done.shared[corpus.kind]
     lists = stage.lists()
     hits, chances = [], []
     for user, items in own.items():
@@ -125,9 +146,9 @@ def test_lists_prefer_the_class_of_what_a_user_shared(stage, shared, measured, c
 
 
 @pytest.mark.parametrize("corpus", [PICTURES, SOUNDS], ids=lambda corpus: corpus.folder)
-def test_profiles_change_in_the_slice_of_what_was_shared(stage, shared, corpus):
+def test_profiles_change_in_the_slice_of_what_was_shared(stage, done, corpus):
     """Each file is an item of its modality, a signal of its author, and moves the author's interest there alone."""
-    classes, _, own = shared[corpus.kind]
+    classes, _, own = done.shared[corpus.kind]
     snapshot = stage.snapshot(classes)
     assert {item: found.modalities for item, found in snapshot.items.items()} == dict.fromkeys(classes, (corpus.kind,))
     others = [kind for kind in ("text", *MediaKind) if kind != corpus.kind]
@@ -181,14 +202,15 @@ def test_an_upload_may_say_where_its_picture_is(kafka, make_stage, tmp_path, mon
                 shown = Media(kind=MediaKind.IMAGE, data=picture("sea", rng))
                 item = Item(item_id=f"film-{number}", title=f"Film {number}", media=(shown,))
                 stage.send([Output(topic=stage.topic(Topic.ITEMS), key=item.item_id.encode(), value=encode(item))])
-            for event, uri in {
-                "allowed": f"https://{place}/picture",
-                "elsewhere": "https://media.test/picture",
-                "nothing": f"https://{place}/no-picture",
-            }.items():
-                upload = MediaUpload(event_id=event, user_id="ann", kind=MediaKind.IMAGE, uri=uri)
-                stage.send([Output(topic=stage.topic(Topic.MEDIA_UPLOADS), key=b"ann", value=encode(upload))])
             with stage.worker() as worker:
+                stage.await_settled(worker, "content")  # else the first list may find nothing yet
+                for event, uri in {
+                    "allowed": f"https://{place}/picture",
+                    "elsewhere": "https://media.test/picture",
+                    "nothing": f"https://{place}/no-picture",
+                }.items():
+                    upload = MediaUpload(event_id=event, user_id="ann", kind=MediaKind.IMAGE, uri=uri)
+                    stage.send([Output(topic=stage.topic(Topic.MEDIA_UPLOADS), key=b"ann", value=encode(upload))])
                 stage.await_settled(worker)
                 worker.await_that(lambda: "ann" in stage.lists(), "the list has come")
                 assert worker.stop() == 0
