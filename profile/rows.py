@@ -148,7 +148,7 @@ class Rows:
 
     async def following(
         self,
-        recent: Sequence[tuple[Sequence[Weighted], int, SearchFilter]],
+        recent: Sequence[tuple[Sequence[Weighted], int]],
         masses: Mapping[str, float],
         *,
         limit: int,
@@ -158,7 +158,7 @@ class Rows:
         Nearly those that `transition_scores` puts first: a row is measured as of its own last transition here.
 
         Args:
-            recent: by user, as `recent_items` gives them, as of when (epoch milliseconds), and what to leave out.
+            recent: by user, as `recent_items` gives them, and as of when, epoch milliseconds.
             masses: `Row.mass` of those items; 0 where they are left out.
             limit: items a user.
         """
@@ -168,7 +168,8 @@ class Rows:
             weights = np.array([weight for _, weight in items]) / row_measure(known, now_ms)
             return sparse_vector(np.array([item_key(item_id) for item_id, _ in items], np.uint64), weights)
 
-        queries = [(query(items, now_ms), where) for items, now_ms, where in recent]
+        # Nothing is left out by its id: checking so many ids takes the engine twenty times as long as the search.
+        queries = [(query(items, now_ms), SearchFilter()) for items, now_ms in recent]
         found = await self._store.search(self._collection, AFTER, queries, limit=limit, payload=(ITEM,))
         return [[hit.payload[ITEM] for hit in hits] for hits in found]
 

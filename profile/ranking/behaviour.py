@@ -29,6 +29,7 @@ HOUR_MS = 3_600_000
 HOURS_A_DAY = 24
 FIRST = 1.0  # signals of a user: content counts half of what it does where there are many
 FEW = 30.0  # likes of all candidates together: behaviour counts half of what it does where there are many
+LOW = 2**16 - 1  # the low bits of an engine's key
 MOST_DOUBLINGS = 1_000.0  # of likes, seen from long before them: sums of thousands of such are numbers still
 
 
@@ -114,11 +115,15 @@ def transition_terms(
     known, places = np.unique(keys, return_inverse=True)
     vectors = [vector for vector in after if vector is not None]
     indices = np.concatenate([vector.indices for vector in vectors])
-    columns = np.repeat(told, [len(vector.indices) for vector in vectors])
-    found = np.minimum(np.searchsorted(known, indices), len(known) - 1)
-    met = known[found] == indices
+    low = np.zeros(LOW + 1, bool)
+    low[known & LOW] = True
+    met = np.flatnonzero(low[indices & LOW])  # of thousands the few that may be known, to be looked for in earnest
+    found = np.minimum(np.searchsorted(known, indices[met]), len(known) - 1)
+    same = known[found] == indices[met]
+    found, met = found[same], met[same]
+    columns = np.repeat(told, [len(vector.indices) for vector in vectors])[met]
     sums = np.zeros((len(known), len(after)))
-    sums[found[met], columns[met]] = np.concatenate([vector.values for vector in vectors])[met]
+    sums[found, columns] = np.concatenate([vector.values for vector in vectors])[met]
     terms[:, told] = weights[:, None] * sums[places][:, told] * remeasured(figures[told], now_ms)
     return terms
 

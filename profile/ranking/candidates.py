@@ -16,17 +16,17 @@ import numpy as np
 from msgspec import Struct
 
 from penchant.profile.affinity import POPULARITY_HALF_LIVES_MS, Weighted, positives, recent_items
-from penchant.profile.identity import Identity, item_point
+from penchant.profile.identity import Identity
 from penchant.profile.items import Candidate, Items
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.exploration import Arms
 from penchant.profile.rows import COUNT, MASS, Rows
 from penchant.profile.shelf import Shelf, Wanted
-from penchant.profile.store.base import SearchFilter
 
 __all__ = ["Candidates", "Finder"]
 
 REACH = (1, 8, 64)  # times `candidates`: how far out to look for items that a user has not met
+OUTWARD = (2, 4, 16)  # likewise for those that follow, among which are many that the user has met
 # Of what is shown to everybody more is remembered than a list needs, for users who have met the first of it.
 REMEMBERED = 8  # times `candidates`: how many trending items are, and how many new ones
 FURTHER = (8, 64)  # times `candidates`: how far out to look for them
@@ -163,15 +163,21 @@ class Finder:
         now_ms: Sequence[int],
     ) -> list[list[str]]:
         """For each profile the items that follow best on what its user has liked and that they have not met."""
-        asking = [place for place, items in enumerate(recent) if items]
-        queries = [
-            (recent[place], now_ms[place], SearchFilter(without=[item_point(one) for one in met(profiles[place])]))
-            for place in asking
-        ]
-        found = await self._rows.following(queries, masses, limit=self._candidates) if queries else []
         following: list[list[str]] = [[] for _ in profiles]
-        for place, items in zip(asking, found, strict=True):
-            following[place] = list(unmet(items, profiles[place]))
+        asking = [place for place, items in enumerate(recent) if items]
+        for limit in (self._candidates * factor for factor in OUTWARD):
+            if not asking:
+                break
+            found = await self._rows.following(
+                [(recent[place], now_ms[place]) for place in asking], masses, limit=limit
+            )
+            for place, items in zip(asking, found, strict=True):
+                following[place] = list(islice(unmet(items, profiles[place]), self._candidates))
+            asking = [
+                place
+                for place, items in zip(asking, found, strict=True)
+                if len(following[place]) < self._candidates and len(items) == limit
+            ]
         return following
 
     async def _look_around(self) -> None:

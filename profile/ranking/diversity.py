@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 __all__ = ["mmr"]
 
+MOST_SIMILAR = 1 + 1e-4  # unit vectors, and rounding
+
 
 def mmr(
     relevance: NDArray[np.float32], vectors: NDArray[np.float32], *, count: int, relevance_share: float
@@ -24,13 +26,20 @@ def mmr(
     Returns:
         Indices of at most `count` candidates, in order.
     """
-    nearest = np.zeros(len(relevance), np.float32)
-    open_places = np.ones(len(relevance), bool)
+    count = min(count, len(relevance))
+    if not count:
+        return []
+    worth = relevance_share * relevance
+    # Of the `count` most relevant one is left at each step, whatever it resembles: what is worth less than that has
+    # no chance, and its similarities need not be known.
+    least = np.partition(worth, -count)[-count] - (1 - relevance_share) * MOST_SIMILAR
+    within = np.flatnonzero(worth >= least)
+    marginal, similarities = worth[within], vectors[within] @ vectors[within].T
+    nearest = np.zeros(len(within), np.float32)
     chosen: list[int] = []
-    for _ in range(min(count, len(relevance))):
-        marginal = np.where(open_places, relevance_share * relevance - (1 - relevance_share) * nearest, -np.inf)
-        best = int(marginal.argmax())
-        chosen.append(best)
-        open_places[best] = False
-        nearest = np.maximum(nearest, vectors @ vectors[best])
+    for _ in range(count):
+        best = int((marginal - (1 - relevance_share) * nearest).argmax())
+        chosen.append(int(within[best]))
+        marginal[best] = -np.inf
+        np.maximum(nearest, similarities[best], out=nearest)
     return chosen

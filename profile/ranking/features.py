@@ -35,6 +35,7 @@ __all__ = [
     "content_names",
     "counted",
     "deviations",
+    "past_in",
     "past_of",
     "standardised",
     "view_shares",
@@ -95,12 +96,16 @@ def past_of(signals: Iterable[Signal], rows: Mapping[str, int]) -> Past:
         signals: in any order.
         rows: which row of the content holds an item; signals on other items do not count.
     """
-    known = counted(signals, rows)
-    newest = known[0].time if known else 0
+    return past_in(counted(signals, rows), rows)
+
+
+def past_in(known: Sequence[Signal], rows: Mapping[str, int]) -> Past:
+    """The past that signals make which all count, newest first, as `counted` gives them."""
+    times = np.array([signal.time for signal in known], np.int64)
     return Past(
         rows=np.array([rows[signal.item_id] for signal in known], np.int64),
         weights=np.array([signal.weight for signal in known], float),
-        ages=np.array([newest - signal.time for signal in known], float),
+        ages=(times.max(initial=0) - times).astype(float),
         positive=np.array([is_positive(signal) for signal in known], bool),
     )
 

@@ -6,13 +6,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.profile.affinity import is_positive
+from penchant.profile.affinity import is_positive, positives
 from penchant.profile.cache import Content
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.behaviour import age, evidence, familiarity, log_popularity, transition_terms
 from penchant.profile.ranking.candidates import Candidates
 from penchant.profile.ranking.explanation import content_parts, transition_parts
-from penchant.profile.ranking.features import View, counted, deviations, past_of, standardised, view_shares, views_of
+from penchant.profile.ranking.features import View, counted, deviations, past_in, standardised, view_shares, views_of
 from penchant.profile.signals import Signal
 from penchant.profile.store.base import SparseVector
 
@@ -47,7 +47,7 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
         counted: the k signals of the user that count, newest first.
         shares: what they count in each view, shape (3, k).
         views: of content, by slice.
-        recent: the items that transitions start from.
+        recent: the items that transitions start from, in order.
         terms: what each of those adds to the feature of transitions, shape (r, n).
         new: which candidates are new.
     """
@@ -59,7 +59,7 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
     counted: Sequence[Signal]
     shares: Floats
     views: Mapping[str, View]
-    recent: Sequence[str]
+    recent: Mapping[str, None]
     terms: Floats
     new: frozenset[str]
 
@@ -85,22 +85,21 @@ class Request(Struct, frozen=True, kw_only=True, eq=False):
         scales = np.divide(weights, spread, out=np.zeros_like(weights), where=spread > 0)
         of_content = len(self.views) * len(self.shares)
         parts = content_parts(self.shares, self.views, chosen, scales[:of_content])
-        if not self.recent:
-            return self.counted, parts
         # Transitions start from the newest positive signal on each item, whether the item has content or not.
-        newest: dict[str, Signal] = {}
-        for signal in signals:
-            known = newest.get(signal.item_id)
-            if is_positive(signal) and (known is None or (signal.time, signal.event_id) > (known.time, known.event_id)):
-                newest[signal.item_id] = signal
-        places = {id(signal): place for place, signal in enumerate(self.counted)}
-        started_from = [newest[item_id] for item_id in self.recent]
-        without = [signal for signal in started_from if id(signal) not in places]
-        places |= {id(signal): len(self.counted) + place for place, signal in enumerate(without)}
-        parts = np.concatenate([parts, np.zeros((len(chosen), len(without)))], axis=1)
-        parts[:, [places[id(signal)] for signal in started_from]] += transition_parts(
-            self.terms, chosen, scales[of_content]
-        )
+        places: dict[str, int] = {}
+        for place, signal in enumerate(self.counted):
+            if signal.item_id in self.recent and signal.item_id not in places and is_positive(signal):
+                places[signal.item_id] = place
+                if len(places) == len(self.recent):
+                    break
+        without = []
+        if len(places) < len(self.recent):
+            liked = {signal.item_id: signal for signal in positives(signals)}
+            without = [liked[item_id] for item_id in self.recent if item_id not in places]
+            places |= {signal.item_id: len(self.counted) + place for place, signal in enumerate(without)}
+            parts = np.concatenate([parts, np.zeros((len(chosen), len(without)))], axis=1)
+        started_from = [places[item_id] for item_id in self.recent]
+        parts[:, started_from] += transition_parts(self.terms, chosen, scales[of_content])
         return [*self.counted, *without], parts
 
 
@@ -129,7 +128,8 @@ def request_of(
     if not items:
         return None
     rows = np.array([content.rows[item_id] for item_id in items], np.intp)
-    past = past_of(signals, content.rows)
+    known_signals = counted(signals, content.rows)
+    past = past_in(known_signals, content.rows)
     shares = np.stack(view_shares(past, horizons))
     views = {name: views_of(shares, vectors[past.rows], vectors[rows]) for name, vectors in compared.items()}
     figures = known.figures[[known.places[item_id] for item_id in items]]
@@ -147,10 +147,10 @@ def request_of(
         evidence=np.concatenate(
             [np.full(len(of_content), familiarity(len(past.rows))), by_horizon[-1:], by_horizon, [1.0]]
         ),
-        counted=counted(signals, content.rows),
+        counted=known_signals,
         shares=shares,
         views=views,
-        recent=[item_id for item_id, _ in candidates.recent],
+        recent=dict.fromkeys(item_id for item_id, _ in candidates.recent),
         terms=terms,
         new=candidates.new & content.rows.keys(),
     )

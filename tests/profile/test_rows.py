@@ -134,7 +134,7 @@ async def test_a_store_that_fails_loses_and_doubles_nothing(store):
 
 
 async def test_what_follows_is_found_by_what_was_liked(store):
-    """Items whose rows know a user's recent ones, best first; the filter leaves out what it names."""
+    """Items whose rows know a user's recent ones, best first."""
     rows = Rows(store, "rows")
 
     def after(item, *before, offset):
@@ -149,7 +149,7 @@ async def test_what_follows_is_found_by_what_was_liked(store):
     }
     await rows.apply(log)
     users = ([("a", 1.0)], [("b", 0.5), ("a", 0.1)], [("x", 1.0)])
-    asked = [(recent, LANDMARK_MS, SearchFilter()) for recent in users]
+    asked = [(recent, LANDMARK_MS) for recent in users]
     found = await rows.following(asked, {"a": 10.0}, limit=5)
     assert found == [["often", "once"], ["once", "often"], []]
 
@@ -184,15 +184,19 @@ async def test_figures_of_many_rows_are_those_of_each(store):
             [row.count, row.mass, growth(row.as_of, ROW_HALF_LIFE_MS)], rel=1e-4
         )
     assert (await rows.figures([])).shape == (0, FIGURES)
+    assert (await Rows(store, "rows").figures(names)).tolist() == figures.tolist()  # written and read, or read alone
 
 
 async def test_what_came_before_is_read_as_it_is_searched_by(store):
     """The dot product of what is read with a query is the score that orders what follows."""
     rows, log = Rows(store, "rows"), log_of(200)
     await rows.apply(log)
-    [found] = await rows.following([([("item-7", 1.0)], LANDMARK_MS, SearchFilter())], {}, limit=10)
+    [found] = await rows.following([([("item-7", 1.0)], LANDMARK_MS)], {}, limit=10)
     after = await rows.after([*found, "nobody's"])
     assert sorted(after) == sorted(found)
+    for item, stored in (await Rows(store, "rows").after(found)).items():  # as by another process
+        assert stored.indices.tolist() == after[item].indices.tolist()
+        assert stored.values.tolist() == after[item].values.tolist()
     [key] = engine_keys(np.array([item_key("item-7")], np.uint64))
     values = [float(after[item].values[after[item].indices == key][0]) for item in found]
     assert values == sorted(values, reverse=True)
