@@ -35,6 +35,7 @@ from penchant.profile.signals import Signal
 __all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
 FUSED = "content"  # the one part of a score by fused content
+TURN_S = 0.01  # of making lists, before others have their turn
 ARMS = 20_000  # items of which is remembered what came of listing them
 
 Floats = NDArray[np.float64]
@@ -208,6 +209,7 @@ class Ranker:
             for item_id in chain(candidates.listed_at, (signal.item_id for signal in profile.state.signals))
         )
         lists = []
+        until = time.monotonic() + TURN_S
         for profile, candidates, moment in zip(profiles, found, now_ms, strict=True):
             if mode is None:
                 compared = self._compared.of(calibration, content.vectors)
@@ -215,7 +217,9 @@ class Ranker:
             else:
                 scored = self._by_content(mode, profile, candidates, content, moment)
             lists.append(self._list(scored, f"{moment} {profile.user}"))
-            await asyncio.sleep(0)  # others work in this loop, and all this may have been in memory
+            if time.monotonic() > until:  # others work in this loop, and all this may have been in memory
+                await asyncio.sleep(0)
+                until = time.monotonic() + TURN_S
         return lists
 
     async def _known(self, found: Sequence[Candidates]) -> Known:
