@@ -269,12 +269,12 @@ def histories(
     """
     if not signals:
         return []
-    oldest = moment(min(signals, key=moment))
+    oldest = min(signals, key=moment)
     walked: list[Signal] = []
     before: set[str] = set()
     for signal in past:
         walked.append(signal)
-        if moment(signal) < oldest:
+        if is_before(signal, oldest):
             before.add(signal.item_id)
             if len(before) > most:  # one more, for one of them may be the item itself
                 break
@@ -283,8 +283,7 @@ def histories(
     recent: dict[str, None] = {}  # items in the order of their last occurrence
     for number in sorted(range(len(signals)), key=lambda number: moment(signals[number])):
         signal = signals[number]
-        until = moment(signal)
-        while walked and moment(walked[-1]) < until:
+        while walked and is_before(walked[-1], signal):
             item_id = walked.pop().item_id
             recent.pop(item_id, None)
             recent[item_id] = None
@@ -317,6 +316,11 @@ def faded(past: Sequence[Signal], left_out: set[str], most: int, fade: float) ->
             met.add(signal.item_id)
             found.append((signal.item_id, fade ** len(found)))
     return tuple(found)
+
+
+def is_before(one: Signal, other: Signal) -> bool:
+    """Whether a signal's moment is before another's."""
+    return one.time < other.time or (one.time == other.time and one.event_id < other.event_id)
 
 
 def moment(signal: Signal) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from penchant.profile.cache import Bounded, Content, ItemVectors
 from penchant.profile.interest import MOST_STEPS, Change, Horizons, Sums, Views, advanced, sums_of, views_of
 from penchant.profile.profiles import Profile
-from penchant.profile.signals import Signal
+from penchant.profile.signals import Signal, kept_run
 from penchant.profile.state import ProfileState
 
 __all__ = ["CurrentViews"]
@@ -231,13 +231,8 @@ def change_of(before: ProfileState, after: ProfileState) -> Change:
 
 def exchanged(before: tuple[Signal, ...], after: tuple[Signal, ...]) -> tuple[Sequence[Signal], Sequence[Signal]]:
     """What has joined and left a set of one strength, newest first."""
-    if before is after:
-        return (), ()
-    # Mostly the newest join and the oldest leave: a run stays, and comparing what is the same object takes no time.
-    newest = before[0] if before else None
-    joined = next((number for number, signal in enumerate(after) if signal is newest), len(after))
-    stayed = len(after) - joined
-    if (stayed or not before) and after[joined:] == before[:stayed]:
+    joined, stayed = kept_run(before, after)
+    if stayed or not before:
         return after[:joined], before[stayed:]
     kept, now = set(before), set(after)
     return [signal for signal in after if signal not in kept], [signal for signal in before if signal not in now]

@@ -13,6 +13,8 @@ from msgspec import Struct
 
 __all__ = ["SeenItems"]
 
+SPARSE = 32  # bits for each that is set: more than so compress to less than half
+AS_IT_IS = b"\0"  # before a filter that is not compressed: what zlib writes begins otherwise
 HASHES = 7  # 16,384 bits hold 1,700 items at 1% false positives
 
 
@@ -48,13 +50,14 @@ class SeenItems(Struct, frozen=True):
         return self.bits & wanted == wanted
 
     def pack(self) -> bytes:
-        """The filter as bytes; mostly empty filters are small."""
-        return zlib.compress(self.bits.to_bytes(self.size // 8, "little"), 1)
+        """The filter as bytes; mostly empty filters are small, and fuller ones hardly worth compressing."""
+        raw = self.bits.to_bytes(self.size // 8, "little")
+        return zlib.compress(raw, 1) if self.bits.bit_count() * SPARSE < self.size else AS_IT_IS + raw
 
     @classmethod
     def unpack(cls, packed: bytes) -> "SeenItems":
         """The inverse of `pack`."""
-        raw = zlib.decompress(packed)
+        raw = packed[1:] if packed.startswith(AS_IT_IS) else zlib.decompress(packed)
         return cls(len(raw) * 8, int.from_bytes(raw, "little"))
 
 

@@ -16,7 +16,7 @@ from itertools import chain
 
 from msgspec import Struct
 
-__all__ = ["Action", "Signal", "Strength", "joined", "merge", "signal_weight", "strength_of"]
+__all__ = ["Action", "Signal", "Strength", "joined", "kept_run", "merge", "signal_weight", "strength_of"]
 
 
 class Action(StrEnum):
@@ -160,6 +160,20 @@ def joined(kept: tuple[Signal, ...], further: Iterable[Signal], *, limit: int) -
     if not kept or added[-1] > kept[0]:
         return (*added, *kept)[:limit]
     return tuple(sorted((*added, *kept), reverse=True)[:limit])
+
+
+def kept_run(before: tuple[Signal, ...], after: tuple[Signal, ...]) -> tuple[int, int]:
+    """How many signals joined a set at its front, and how many of its own stayed behind them; else all and none.
+
+    Mostly the newest join and the oldest leave. To find that out no signal that stayed need be looked into.
+    """
+    if before:
+        newest = before[0]
+        joined = next((number for number, signal in enumerate(after) if signal is newest), len(after))
+        stayed = len(after) - joined
+        if stayed and after[joined:] == before[:stayed]:
+            return joined, stayed
+    return len(after), 0
 
 
 def standing(signals: Iterable[Signal]) -> dict[str, Signal]:

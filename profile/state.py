@@ -1,5 +1,6 @@
 """The state of a user: two bounded sets of signals and the items seen. All of it joins; none of it counts."""
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -7,11 +8,12 @@ import msgspec
 from msgspec import Struct
 
 from penchant.profile.seen import SeenItems
-from penchant.profile.signals import Signal, Strength, joined
+from penchant.profile.signals import Signal, Strength, joined, kept_run
 
 __all__ = ["Limits", "ProfileState", "UnknownStateVersion", "of_strength"]
 
-STATE_VERSION = 1
+STATE_VERSION = 2  # of 1 the filter of items seen is always compressed; all else is the same
+READABLE = frozenset({1, 2})
 
 
 class UnknownStateVersion(ValueError):
@@ -89,7 +91,22 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
 
     def pack(self) -> bytes:
         """The state as bytes, with the version of their layout."""
-        return msgspec.msgpack.encode((STATE_VERSION, self.strong, self.weak, self.seen.pack()))
+        seen = msgspec.msgpack.encode(self.seen.pack())
+        return b"".join((HEAD, *(part for packed in self.packed for part in (packed.head, packed.data)), seen))
+
+    @cached_property
+    def packed(self) -> tuple["Packed", "Packed"]:
+        """The signals as bytes, by strength."""
+        return Packed.of(self.strong), Packed.of(self.weak)
+
+    def take_over(self, before: "ProfileState") -> None:
+        """Takes over the bytes of the signals that this state shares with one before it, if that has them."""
+        if before is not self and "packed" in before.__dict__:
+            strong, weak = before.packed
+            self.__dict__["packed"] = (
+                strong.followed(before.strong, self.strong),
+                weak.followed(before.weak, self.weak),
+            )
 
     @classmethod
     def unpack(cls, packed: bytes) -> "ProfileState":
@@ -99,11 +116,44 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
             UnknownStateVersion: a newer penchant wrote it.
         """
         version, strong, weak, seen = DECODER.decode(packed)
-        if version != STATE_VERSION:
+        if version not in READABLE:
             raise UnknownStateVersion(f"stored state of version {version}; this penchant reads {STATE_VERSION}")
         return cls(strong=strong, weak=weak, seen=SeenItems.unpack(seen))
 
 
+class Packed(Struct, frozen=True, eq=False, gc=False):
+    """Signals as bytes, one behind the other. Those of one who is active hardly differ from one time to the next.
+
+    Attributes:
+        data: the bytes.
+        sizes: how many each signal has of them.
+    """
+
+    data: bytes
+    sizes: "array[int]"
+
+    @classmethod
+    def of(cls, signals: Iterable[Signal]) -> "Packed":
+        """Encodes all."""
+        parts = [ENCODER.encode(signal) for signal in signals]
+        return cls(b"".join(parts), array("I", map(len, parts)))
+
+    def followed(self, before: tuple[Signal, ...], after: tuple[Signal, ...]) -> "Packed":
+        """Those of the signals `after`, where these are of those `before`: encodes what has joined."""
+        joined, stayed = kept_run(before, after)
+        gone = sum(self.sizes[stayed:])
+        front = Packed.of(after[:joined])
+        return Packed(front.data + self.data[: len(self.data) - gone], front.sizes + self.sizes[:stayed])
+
+    @property
+    def head(self) -> bytes:
+        """What comes before them where they are a msgpack array."""
+        count = len(self.sizes)
+        return bytes([0x90 | count]) if count < 16 else b"\xdd" + count.to_bytes(4, "big")  # noqa: PLR2004  its two forms
+
+
+ENCODER = msgspec.msgpack.Encoder()
+HEAD = ENCODER.encode((STATE_VERSION, None, None, None))[:2]  # of an array of four, of which this is the first
 DECODER = msgspec.msgpack.Decoder(tuple[int, tuple[Signal, ...], tuple[Signal, ...], bytes])
 
 

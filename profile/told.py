@@ -92,6 +92,8 @@ class Told(Struct, frozen=True):
         """It as bytes."""
         numbers = {origin: number for number, origin in enumerate(self.heard)}
         origins = [(*origin, offset) for origin, offset in self.heard.items()]
+        if len(origins) == 1:  # as it is for nearly everybody
+            return msgspec.msgpack.encode((origins, [(one.event, 0, one.offset) for one in self.firsts]))
         return msgspec.msgpack.encode((origins, [(one.event, numbers[one.origin], one.offset) for one in self.firsts]))
 
     @classmethod

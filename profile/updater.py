@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penchant.profile.affinity import Transition, histories, is_positive
 from penchant.profile.cache import Bounded, ItemVectors
 from penchant.profile.current import CurrentViews
+from penchant.profile.identity import OWN_PREFIX
 from penchant.profile.interest import Horizons, interest_views
 from penchant.profile.profiles import Profile, Profiles
 from penchant.profile.signals import Signal
@@ -136,6 +137,7 @@ class ProfileUpdater:
                     state = grown.cut(self._limits)
                     if state == before.state:
                         state = before.state  # which its views were made of
+                    state.take_over(before.state)
                     merged.append((before.state, msgspec.structs.replace(before, state=state, told=told)))
             viewed = await self._views.renewed(merged)
             changed = [profile for profile in viewed if differs(profile, known.get(profile.user))]
@@ -209,7 +211,11 @@ def heard(
     tellings = [(signal, telling) for signal, telling in tellings if not is_own(signal.item_id)]
     told, firsts = told.hearing([telling for _, telling in tellings], settled)
     first = [(signal, telling) for signal, telling in tellings if telling in firsts]
-    past = (one for one in grown.newest_first() if is_positive(one) and not is_own(one.item_id))
+    past = (
+        one
+        for one in grown.newest_first()
+        if is_positive(one) and not (one.item_id.startswith(OWN_PREFIX) and is_own(one.item_id))
+    )
     return told, [
         Transition(
             item_id=signal.item_id, at=signal.time, previous=previous, origin=telling.origin, offset=telling.offset

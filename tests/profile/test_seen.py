@@ -34,6 +34,15 @@ def test_a_packed_filter_comes_back_as_it_was(size, items):
     assert SeenItems.unpack(seen.pack()) == seen
 
 
+@pytest.mark.parametrize("items", [0, 1, 60, 80, 2_000])
+def test_a_full_filter_is_packed_as_it_is_and_an_empty_one_small(items):
+    """What compressing would not make much smaller is not compressed; either way it comes back."""
+    seen = SeenItems(16_384).adding(f"item-{number}" for number in range(items))
+    assert SeenItems.unpack(seen.pack()) == seen
+    assert len(seen.pack()) <= 16_384 // 8 + 1
+    assert items or len(seen.pack()) < 64
+
+
 def test_filters_of_different_sizes_are_not_joined():
     """A changed setting is an error, not a filter that forgets."""
     with pytest.raises(ValueError, match=r"64 and 128 bits"):

@@ -1,5 +1,6 @@
 """The state of a user is the same whatever way a stream of signals reached it."""
 
+import zlib
 from itertools import pairwise
 
 import msgspec
@@ -95,6 +96,34 @@ def test_a_packed_state_comes_back_as_it_was(stream, limits):
     assert ProfileState.empty(limits).adding(stream[::-1], limits).pack() == state.pack()
 
 
+@given(st.lists(STREAM, max_size=5), LIMITS)
+def test_bytes_taken_over_are_those_of_a_state_packed_anew(batches, limits):
+    """Whatever has joined and left, and whether the state before had its bytes or not."""
+    state = ProfileState.empty(limits)
+    for number, batch in enumerate(batches):
+        before, state = state, state.adding(batch, limits)
+        state.take_over(before)
+        packed = (2, state.strong, state.weak, state.seen.pack())
+        assert number % 3 == 2 or state.pack() == msgspec.msgpack.encode(packed)
+
+
+def test_many_signals_are_packed_as_well_as_few():
+    """An array of more than fifteen has another head."""
+    limits = Limits(strong=300, weak=300, seen_bits=64)
+    signals = [Signal(number, f"e{number}", "lamp", Action.LIKE, 2.0) for number in range(300)]
+    for count in (15, 16, 300):
+        state = ProfileState.empty(limits).adding(signals[:count], limits)
+        assert ProfileState.unpack(state.pack()) == state
+
+
+@given(STREAM, LIMITS)
+def test_a_state_of_the_version_before_is_read(stream, limits):
+    """Its filter was always compressed."""
+    state = ProfileState.empty(limits).adding(stream, limits)
+    seen = zlib.compress(state.seen.bits.to_bytes(limits.seen_bits // 8, "little"), 1)
+    assert ProfileState.unpack(msgspec.msgpack.encode((1, state.strong, state.weak, seen))) == state
+
+
 @given(STREAM, LIMITS)
 def test_a_state_is_as_of_its_newest_signal(stream, limits):
     """Views are functions of the set, so their moment is one of the set too."""
@@ -115,6 +144,6 @@ def test_a_flood_of_views_pushes_out_no_purchase():
 
 def test_a_state_of_a_newer_layout_is_refused():
     """An older penchant does not read what it does not understand; it says which version it met."""
-    packed = msgspec.msgpack.encode((2, (), (), ProfileState.empty(Limits(strong=1, weak=1, seen_bits=64)).seen.pack()))
-    with pytest.raises(UnknownStateVersion, match="version 2"):
+    packed = msgspec.msgpack.encode((3, (), (), ProfileState.empty(Limits(strong=1, weak=1, seen_bits=64)).seen.pack()))
+    with pytest.raises(UnknownStateVersion, match="version 3"):
         ProfileState.unpack(packed)
