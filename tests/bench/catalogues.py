@@ -28,7 +28,7 @@ PLOT = "catalogue"
 CONTENT = "content"
 COUNT = 10
 SIGNALS = 100  # of a user, on average
-LEAST_ROUNDS, MOST_ROUNDS = 1, 9
+MOST_ROUNDS = 9
 RANKER, ONE_BY_ONE, BATCHED = "penchant's lists", "queries one by one", "one batched query"
 
 
@@ -60,9 +60,8 @@ async def rates(settings: Settings, *, items: int, users: int, seconds: float) -
         first[RANKER] = await timed(contestants[RANKER], users)
         counts = {name: min(users, max(8, int(seconds / took / 2))) for name, took in first.items()}
         counts[RANKER] = users
-        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(seconds / first[RANKER])))
         found: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(rounds):
+        for _ in range(max(1, min(MOST_ROUNDS, int(seconds / first[RANKER])))):
             for name, contestant in contestants.items():
                 found[name].append(counts[name] / await timed(contestant, counts[name]))
         return {"rates": found, "first": first[RANKER], "mib": memory_mib("RssAnon") - before}
