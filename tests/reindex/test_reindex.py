@@ -2,6 +2,9 @@
 
 import asyncio
 import io
+import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -268,22 +271,41 @@ async def test_what_came_back_is_had_at_the_next_run(settings, media):
         assert (await run.items())["both"].item.modalities == ("text", "image")
 
 
-async def test_half_a_store_is_refused_and_the_next_run_goes_on(settings, media):
-    """A run that ends in the middle leaves nothing that a worker would take, and nothing is embedded twice."""
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from penchant.reindex import reindex
+from penchant.settings import load_settings
+
+def progress(what, done, total):
+    if what == "embedding items":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+reindex(*(load_settings(Path(name)) for name in sys.argv[1:]), progress=progress)
+"""
+
+
+async def test_half_a_store_is_refused_and_the_next_run_goes_on(settings, media, tmp_path):
+    """A run that is killed in the middle leaves nothing that a worker would take, and nothing is embedded twice."""
     old, new, fresh = settings("old"), settings("new", LARGE), settings("fresh", LARGE)
     await filled(old, media)
     await filled(fresh, media)
 
-    def dies(what, _done, _total):
-        if what == "embedding items":
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        await asyncio.to_thread(reindex, old, new, progress=dies)
+    names = [tmp_path / f"{name}.toml" for name in ("old", "new")]
+    for file, side in zip(names, (old, new), strict=True):
+        file.write_text(
+            f'namespace = "shop"\ndata_dir = "{side.data_dir}"\n[encoders]\nmedia_roots = ["{media}"]\n'
+            f'[encoders.text]\nkind = "hashing"\ndimension = {side.encoders.text.dimension}\n'
+        )
+    command = [sys.executable, "-c", KILLED, *map(str, names)]
+    killed = await asyncio.to_thread(subprocess.run, command, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(new.data_dir.glob("reindex-*"))
     with pytest.raises(HalfMade, match="half made"):
         await build_parts(new).open()
     summary = await asyncio.to_thread(reindex, old, new)
     assert (summary.tally.items, summary.tally.profiles) == (0, 2)
+    assert not list(new.data_dir.glob("reindex-*"))
     async with running(new) as found, running(fresh) as expected:
         await compare(found, expected)
 

@@ -1,6 +1,7 @@
 """The store that there is, and the one that is made of it: what both must share, and how the old one is read."""
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,8 @@ from penchant.streams.worker import Parts, build_parts
 from penchant.verify.snapshot import STORE, take_snapshot
 
 __all__ = ["InUse", "Sides", "sides_of"]
+
+COPY = "reindex-copy-"  # begins the names of folders for copies of the old store
 
 
 class InUse(ConfigurationError):
@@ -88,9 +91,11 @@ def sides_of(old: Settings, new: Settings) -> Sides:
 
 @contextmanager
 def beside(settings: Settings) -> Iterator[Path]:
-    """A temporary folder beside a store."""
+    """A temporary folder beside a store; those that were left by who was killed go."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="reindex-", dir=settings.data_dir) as folder:
+    for left in settings.data_dir.glob(f"{COPY}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=COPY, dir=settings.data_dir) as folder:
         yield Path(folder).resolve()
 
 
