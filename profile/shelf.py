@@ -98,6 +98,11 @@ class Shelf:
                 }
         return await self._items.listed(item_ids)
 
+    @property
+    def names(self) -> Collection[str]:
+        """The listed items; none while the shelf is not stocked."""
+        return self._places.keys() if self.stocked else ()
+
     async def _ready(self) -> bool:
         """Whether the shelf is stocked; with what this process has written since, if it is."""
         while self.stocked and self._changed:

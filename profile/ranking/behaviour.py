@@ -18,7 +18,7 @@ from penchant.profile.affinity import (
     item_key,
     row_measure,
 )
-from penchant.profile.rows import AS_OF, COUNT, MASS, engine_keys
+from penchant.profile.rows import AS_OF, COUNT, LOW, MASS, engine_keys
 from penchant.profile.store.base import SparseVector
 
 __all__ = ["age", "evidence", "familiarity", "log_popularity", "transition_terms"]
@@ -29,7 +29,6 @@ HOUR_MS = 3_600_000
 HOURS_A_DAY = 24
 FIRST = 1.0  # signals of a user: content counts half of what it does where there are many
 FEW = 30.0  # likes of all candidates together: behaviour counts half of what it does where there are many
-LOW = 2**16 - 1  # the low bits of an engine's key
 MOST_DOUBLINGS = 1_000.0  # of likes, seen from long before them: sums of thousands of such are numbers still
 
 

@@ -169,7 +169,7 @@ class Finder:
             if not asking:
                 break
             found = await self._rows.following(
-                [(recent[place], now_ms[place]) for place in asking], masses, limit=limit
+                [(recent[place], now_ms[place]) for place in asking], masses, limit=limit, among=self._shelf.names
             )
             for place, items in zip(asking, found, strict=True):
                 following[place] = list(islice(unmet(items, profiles[place]), self._candidates))

@@ -152,6 +152,21 @@ async def test_what_follows_is_found_by_what_was_liked(store):
     asked = [(recent, LANDMARK_MS) for recent in users]
     found = await rows.following(asked, {"a": 10.0}, limit=5)
     assert found == [["often", "once"], ["once", "often"], []]
+    assert await rows.following(asked, {"a": 10.0}, limit=5, among=log) == found
+    assert await rows.following(asked, {"a": 10.0}, limit=1, among=log) == [["often"], ["once"], []]
+    assert await rows.following(asked, {"a": 10.0}, limit=5, among=["once", "unknown"]) == [["once"], ["once"], []]
+
+
+async def test_memory_finds_what_follows_as_the_engine_does(store):
+    """Of many rows, for many users: the same items in the same order."""
+    rows, log = Rows(store, "rows"), log_of(400)
+    await rows.apply(log)
+    asked = [([(item, 1.0), ("item-3", 0.5)], LANDMARK_MS) for item in log]
+    for limit in (2, 10, 1_000):
+        by_engine = await rows.following(asked, {}, limit=limit)
+        in_memory = await rows.following(asked, {}, limit=limit, among=log)
+        assert in_memory == by_engine
+        assert any(by_engine)
 
 
 async def test_what_trends_depends_on_the_horizon(store):
