@@ -53,6 +53,10 @@ class Probes:
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """Nobody comes any more."""
         self.stopping.set()
         for thread in self.threads:
             thread.join()
@@ -144,9 +148,9 @@ def test_a_text_model_changed_under_clicks(kafka, make_stage, shared_data, measu
                     assert first.stop() == 0
                     probes.await_all(since=time.monotonic())
                     waits = probes.waits()
-                    probes.stopping.set()
-                    new.await_settled(second)
-                    second.await_that(lambda: not waiting(second, probes), "nobody waits for an item", 30)
+                    probes.stop()
+                    # Partitions that were the first worker's count as settled until they are the second's.
+                    second.await_that(lambda: not unknown(second, probes), "it knows what everybody did", 60)
                     new.await_settled(second)
                     assert second.stop() == 0
         assert waits.keys() <= stage.lists().keys()
@@ -161,9 +165,13 @@ def test_a_text_model_changed_under_clicks(kafka, make_stage, shared_data, measu
         compare(new, fresh_run(stage, len(ratings), len(films)), films)
 
 
-def waiting(worker, probes):
-    """Those who asked for something that the store does not have yet: where partitions move, a sweep announces it."""
-    return [user for user in probes.searched if worker.profile(user)["waiting_for"]]
+def unknown(worker, probes):
+    """Somebody of whom the worker does not know all that they did, or not yet what it is about."""
+    for user in probes.sent:
+        profile = worker.profile(user) or {"signals": (), "waiting_for": ()}
+        if len(profile["signals"]) < 1 + (user in probes.searched) or profile["waiting_for"]:
+            return user
+    return None
 
 
 def remade(stage, worker, new, folder):
