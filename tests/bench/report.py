@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from msgspec import Struct
 
 from tests.bench.result import Cell, Curve, Part, Table
@@ -15,6 +16,7 @@ BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- bench: end -->"
 LARGE, MIDDLE = 100, 10
 SIZE_INCHES = (6.4, 3.6)
 DPI = 110
+PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
 
 class Results(Struct, frozen=True, kw_only=True):
@@ -99,7 +101,8 @@ def draw_throughput(axes: Axes, curves: Sequence[Curve]) -> None:
         axes.annotate(f"{rate:,.0f}", (rate, place), (7, -3), textcoords="offset points", fontsize="small")
     axes.set_yticks(range(len(curves)), [curve.name for curve in reversed(curves)])
     axes.set_xscale("log")
-    axes.margins(x=0.15)
+    axes.xaxis.set_major_formatter(PLAIN)
+    axes.margins(x=0.2)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("events a second")
 
@@ -111,6 +114,8 @@ def draw_freshness(axes: Axes, curves: Sequence[Curve]) -> None:
         axes.plot(curve.x, waiting, label=curve.name, linestyle="-" if "penchant" in curve.name else "--")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(PLAIN)
+    axes.yaxis.set_major_formatter(PLAIN)
     axes.set_xlabel("ms since the click")
     axes.set_ylabel("% of first clicks that wait")
     axes.grid(alpha=0.3)
@@ -123,6 +128,10 @@ def draw_catalogue(axes: Axes, curves: Sequence[Curve]) -> None:
         axes.plot(curve.x, curve.y, marker="o", label=curve.name)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks([size for curve in curves for size in curve.x], minor=False)
+    axes.xaxis.set_major_formatter(PLAIN)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(PLAIN)
     axes.set_xlabel("items of the catalogue")
     axes.set_ylabel("users served a second")
     axes.grid(alpha=0.3)

@@ -33,6 +33,7 @@ __all__ = ["KEYS", "ORDINARY", "filled", "measure", "prepared_stage"]
 KEYS = ("a", "b", "c", "d")
 CONSUME, LANE, WHOLE, ALL_LANES = "confluent-kafka consume", "lane with decoding", "penchant", "penchant, all lanes"
 ORDINARY = {"faust": "Faust agent", "loop": "confluent loop", "coalescing": "coalescing loop"}
+ORDER = (CONSUME, LANE, WHOLE, ALL_LANES, *ORDINARY.values())
 # What is compared with what, and what it should be.
 RATIOS = (
     (WHOLE, ORDINARY["faust"], "40"),
@@ -146,6 +147,7 @@ def measure(rig: Rig, keys: Iterable[str]) -> Part:
                 runs[name].append(run)
     if "c" in keys:
         runs[ALL_LANES] = [all_lanes(rig)]
+        runs = {name: runs[name] for name in ORDER if name in runs}
     shutil.rmtree(arena.folder)
     return part_of(runs, keys, time.monotonic() - began)
 
