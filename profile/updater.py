@@ -1,5 +1,6 @@
 """Applying signals: load, merge, view, compare and set; again on conflict, until every signal is in the store."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,7 +26,8 @@ __all__ = ["Applied", "ProfileUpdater", "Tellings", "differs", "with_views"]
 MAX_ATTEMPTS = 20
 ROUNDING = 1e-6  # in components of vectors of unit length and of their means
 UNLIMITED = Limits(strong=sys.maxsize, weak=sys.maxsize, seen_bits=0)
-CHUNK = 64  # users per write: bounds memory, and how long the embedded engine holds the interpreter
+CHUNK = 256  # users prepared together: bounds memory, and shares what it costs to look at items
+BREATH = 32  # users after whom others get a turn: some milliseconds
 
 
 Vector = NDArray[np.float32]
@@ -127,7 +129,9 @@ class ProfileUpdater:
         for _ in range(MAX_ATTEMPTS):
             known = await self._load(pending)
             merged: list[tuple[ProfileState, Profile]] = []
-            for user, mine in pending.items():
+            for number, (user, mine) in enumerate(pending.items()):
+                if number % BREATH == 0:
+                    await asyncio.sleep(0)
                 if mine or user in known:
                     before = known.get(user) or self._profiles.empty(user)
                     grown = before.state.adding(mine, UNLIMITED)
