@@ -27,7 +27,7 @@ from tests.bench.throughput import ORDINARY, create_topic, filled, prepared_stag
 from tests.bench.world import ACTIONS, Clicks, made_clicks, send
 from tests.stage import Stage, Worker
 
-__all__ = ["Latencies", "latencies", "measure"]
+__all__ = ["Exchange", "Latencies", "answers", "latencies", "measure"]
 
 KEY = "e"
 PLOT = "freshness"

@@ -35,9 +35,8 @@ from penchant.streams.events import Click
 from tests.bench.rig import Meter, answer, asked
 from tests.bench.world import DIMENSION, item_id, user_id, vectors
 
-__all__ = ["KINDS", "Interests", "lists_of", "make_store"]
+__all__ = ["Interests", "lists_of", "make_store"]
 
-KINDS = ("faust", "loop", "coalescing")
 USERS, ITEMS = "users", "items"
 VECTOR = ""
 COUNT = 10

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tests.bench.result import Cell, Curve, Part, Table
 
-__all__ = ["Results", "as_markdown", "rewrite"]
+__all__ = ["BEGIN", "END", "Results", "as_markdown", "as_page", "rewrite"]
 
 BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- bench: end -->"
 LARGE, MIDDLE = 100, 10

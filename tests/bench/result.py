@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 
-__all__ = ["PERCENTILES", "Cell", "Curve", "Part", "Table", "interpolated_rate", "median", "percentiles"]
+__all__ = ["PERCENTILES", "Cell", "Curve", "Part", "Table", "interpolated_rate", "median", "percentiles", "window"]
 
 Cell = str | float | None
 PERCENTILES = (50, 99, 99.9)

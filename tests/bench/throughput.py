@@ -28,7 +28,7 @@ from tests.bench.rig import Backlog, Rig, peak_memory_mib, run_child
 from tests.bench.world import made_clicks, send, user_id
 from tests.stage import Stage, Worker, new_stage
 
-__all__ = ["KEYS", "ORDINARY", "filled", "measure", "prepared_stage"]
+__all__ = ["KEYS", "ORDINARY", "create_topic", "filled", "measure", "prepared_stage"]
 
 KEYS = ("a", "b", "c", "d")
 CONSUME, LANE, WHOLE, ALL_LANES = "confluent-kafka consume", "lane with decoding", "penchant", "penchant, all lanes"

@@ -28,7 +28,6 @@ __all__ = [
     "fill",
     "item_id",
     "made_clicks",
-    "made_item",
     "send",
     "user_id",
     "vectors",
