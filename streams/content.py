@@ -8,7 +8,7 @@ An item that names an entity of the knowledge graph has a place there once a tra
 written with the place that is known then, and refreshed afterwards: it may have changed meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -98,25 +98,27 @@ class ContentHandler:
 
     async def _store(self, drafts: Sequence[Draft]) -> dict[str, Item]:
         """Stores the newest of each item, unless one as new is there; gives the items as they are now."""
-        newest: dict[str, Draft] = {}
-        for draft in drafts:
-            known = newest.get(draft.item.item_id)
-            if known is None or known.item.version <= draft.item.version:
-                newest[draft.item.item_id] = draft
+        newest = newest_of(drafts)
         stored = await self._items.get(newest)
-        fresh = [
-            draft
-            for item_id, draft in newest.items()
-            if item_id not in stored or stored[item_id].version < draft.item.version
-        ]
-        withdrawn = [still_known(draft.item, stored.get(draft.item.item_id)) for draft in fresh if draft.item.withdrawn]
-        made = await self._maker.make([draft for draft in fresh if not draft.item.withdrawn])
-        contents = [(one.item, one.vector) for one in made]
+
+        def is_news(draft: Draft) -> bool:
+            known = stored.get(draft.item.item_id)
+            return known is None or known.version < draft.item.version
+
+        fresh = {item_id: draft for item_id, draft in newest.items() if is_news(draft)}
+        # Of what is withdrawn, too, the last content that it had, whether that was stored before or comes beside it.
+        described = newest_of(draft for draft in drafts if not draft.item.withdrawn)
+        made = await self._maker.make([draft for name, draft in described.items() if name in fresh and is_news(draft)])
+        contents = {one.item.item_id: (one.item, one.vector) for one in made}
+        withdrawn = [draft.item for draft in fresh.values() if draft.item.withdrawn]
         # The vector of a withdrawn item stays: past signals speak of it.
         vectors = await self._items.vectors([item.item_id for item in withdrawn])
-        contents += [(item, vectors.get(item.item_id)) for item in withdrawn]
-        await self._items.put(contents)
-        written = stored | {item.item_id: item for item, _ in contents}
+        for item in withdrawn:
+            name = item.item_id
+            last, vector = contents.get(name) or (stored.get(name), vectors.get(name))
+            contents[name] = still_known(item, last), vector
+        await self._items.put(list(contents.values()))
+        written = stored | {name: item for name, (item, _) in contents.items()}
         await self._places.refresh(item_id for item_id, item in written.items() if item.entity)
         return written
 
@@ -138,6 +140,16 @@ class ContentHandler:
             value=encode(ItemReady(user_id=author, item_id=item_id)),
             headers={CONTENT_TYPE: MSGPACK},
         )
+
+
+def newest_of(drafts: Iterable[Draft]) -> dict[str, Draft]:
+    """The newest draft of each item."""
+    newest: dict[str, Draft] = {}
+    for draft in drafts:
+        known = newest.get(draft.item.item_id)
+        if known is None or known.item.version <= draft.item.version:
+            newest[draft.item.item_id] = draft
+    return newest
 
 
 def still_known(withdrawn: Item, known: Item | None) -> Item:

@@ -217,6 +217,24 @@ async def test_a_withdrawn_item_keeps_its_vector_and_comes_back_with_a_newer_ver
     assert await items.count() == 1
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_is_withdrawn_at_once_is_what_is_withdrawn_later(handler, items, together):
+    """It has the content that it had last, whether both records come in one batch or apart."""
+    await handler.handle(batch("items", Item(item_id="other", title="The last of three")))
+    versions = [Item(item_id="film", title=title) for title in ("The first of three", "The last of three")]
+    if together:
+        events = [*versions, None]
+        records = [batch("items", event, first=number, key=b"film").records[0] for number, event in enumerate(events)]
+        await handler.handle(Batch(topic="items", records=records, assignments={0: 1}))
+    else:
+        for number, event in enumerate([*versions, None]):
+            await handler.handle(batch("items", event, first=number, key=b"film"))
+    found = (await items.get(["film"]))["film"]
+    assert (found.withdrawn, found.listed, found.title) == (True, False, "The last of three")
+    vectors = await items.vectors(["film", "other"])
+    np.testing.assert_array_equal(vectors["film"], vectors["other"])
+
+
 @pytest.mark.parametrize("cuts", [(1,), (2,), (1, 2), ()])
 async def test_however_a_log_is_split_the_last_version_stands(handler, items, cuts):
     """Three versions within one millisecond, in one batch or several: the last one stands."""
