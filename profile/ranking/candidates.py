@@ -165,12 +165,12 @@ class Finder:
         """For each profile the items that follow best on what its user has liked and that they have not met."""
         following: list[list[str]] = [[] for _ in profiles]
         asking = [place for place, items in enumerate(recent) if items]
+        among = self._shelf.names
         for limit in (self._candidates * factor for factor in OUTWARD):
             if not asking:
                 break
-            found = await self._rows.following(
-                [(recent[place], now_ms[place]) for place in asking], masses, limit=limit, among=self._shelf.names
-            )
+            queries = [(recent[place], now_ms[place]) for place in asking]
+            found = await self._rows.following(queries, masses, limit=limit, among=among)
             for place, items in zip(asking, found, strict=True):
                 following[place] = list(islice(unmet(items, profiles[place]), self._candidates))
             asking = [
