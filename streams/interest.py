@@ -45,6 +45,7 @@ __all__ = ["GROUP", "LANE", "TOPICS", "InterestHandler", "recommendations"]
 
 LANE = "interest"
 GROUP = "penchant-interest"
+BREATH = 512  # records after which others get a turn: some milliseconds
 TOPICS = (Topic.CLICKS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ITEM_READY)
 
 
@@ -84,7 +85,10 @@ class InterestHandler:
         newest: dict[str, Record] = {}
         outputs: list[tuple[int, Output]] = []
         async with self._one_at_a_time:
-            for record in batch.records:
+            started = time.monotonic()
+            for number, record in enumerate(batch.records):
+                if number % BREATH == BREATH - 1:
+                    await asyncio.sleep(0)
                 try:
                     user, signal = self._read(topic, record)
                 except Unusable as error:
@@ -99,10 +103,13 @@ class InterestHandler:
                 newest[user] = record
             settled = {(batch.topic, partition): offset for partition, offset in batch.settled.items()}
             judged = self._quality.judge(signals)
+            decoded = time.monotonic()
+            metrics.STAGE_SECONDS.labels(LANE, metrics.DECODE).observe(decoded - started)
             applied = await self._updater.apply(signals, tellings, settled)
             self._quality.settle(signals, judged)
             self._ranker.arms.liked(one.item_id for one in judged if one.place)
             metrics.CONFLICTS.labels(LANE).inc(applied.refused)
+            metrics.STAGE_SECONDS.labels(LANE, metrics.APPLY).observe(time.monotonic() - decoded)
         outputs += [(one.origin[1], self._transition(one)) for one in applied.transitions]
         outputs += [(newest[one.user].partition, output) for one in judged for output in self._example(one)]
         stored = now_ms()

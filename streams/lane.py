@@ -21,7 +21,6 @@ from typing import Protocol, TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
-from msgspec import Struct
 
 from penchant.errors import Unavailable
 from penchant.profile.positions import Position, Positions
@@ -29,6 +28,7 @@ from penchant.settings import Settings
 from penchant.streams import metrics
 from penchant.streams.assignment import LogRecreated, PartitionLog, Start, describe, start_of
 from penchant.streams.connection import Fenced, broker_error, open_admin
+from penchant.streams.inbox import Batch, Inbox
 from penchant.streams.ledger import Due, Handled, Ledger
 from penchant.streams.member import Member, name_is_held, topic_partitions
 from penchant.streams.publish import GENERATION_ERRORS, Publisher, Refused, Revoked
@@ -40,7 +40,8 @@ __all__ = ["Batch", "Handler", "Lane", "Submit"]
 log = structlog.get_logger()
 
 IDLE_S = 0.5
-INBOX_BATCHES = 2
+INBOX_BATCHES = 2  # so many batches' records may wait, or as many as are handled together
+LAG_S = 1.0
 BACKLOG_RECORDS = 200_000
 MOST_DUE = 256
 IDENTITY_CHECK_S = 2.0
@@ -65,25 +66,6 @@ T = TypeVar("T")
 
 class NameHeld(Unavailable):
     """Another member has this one's name: a predecessor that crashed, whose session is not over."""
-
-
-class Batch(Struct, frozen=True, kw_only=True):
-    """Records of one topic, in order within each partition.
-
-    Attributes:
-        assignments: by partition, which assignment of it to this worker the records were taken under.
-        settled: by partition, the offset behind the last record that was committed when these were taken.
-    """
-
-    topic: str
-    records: Sequence[Record]
-    assignments: Mapping[int, int]
-    settled: Mapping[int, int] = {}
-
-    @property
-    def next_offsets(self) -> dict[int, int]:
-        """By partition, the offset behind the batch."""
-        return {record.partition: record.offset + 1 for record in self.records}
 
 
 class Handler(Protocol):
@@ -115,6 +97,7 @@ class Lane:
         positions: how far the store covers the log; None: nothing of what the lane does is in it.
         publisher: publishes and commits.
         batch_records: taken at a time.
+        together: so many batches' records are handled at once where the lane is behind.
         clock: seconds, monotonic.
     """
 
@@ -130,6 +113,7 @@ class Lane:
         positions: Positions | None,
         publisher: Publisher,
         batch_records: int,
+        together: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -143,7 +127,9 @@ class Lane:
         self._batch_records = batch_records
         self._clock = clock
         self._ledger = Ledger(interval_s=settings.recommend.interval_s, most_due=MOST_DUE)
-        self._inboxes: dict[str, asyncio.Queue[Batch | None]] = {topic: asyncio.Queue() for topic in topics}
+        room = max(INBOX_BATCHES, together) * batch_records
+        self._inboxes = {topic: Inbox(together=together * batch_records, room=room) for topic in topics}
+        self._lag_told = -LAG_S
         self._paused: set[SourceKey] = set()
         self._expected: dict[SourceKey, int] = {}  # next offset of each partition that is this worker's
         self._committed: dict[SourceKey, int] = {}
@@ -186,7 +172,7 @@ class Lane:
                 publishing = tasks.create_task(self._publish())
                 await self._take()
                 for inbox in self._inboxes.values():
-                    inbox.put_nowait(None)  # wakes a worker that waits
+                    inbox.close()
                 await asyncio.wait(workers)
                 # What is in the store is published and committed; what was only taken is taken again by the next.
                 self._draining = True
@@ -224,8 +210,9 @@ class Lane:
                 self._join()
                 continue
             for topic, batch in batches.items():
-                self._inboxes[topic].put_nowait(batch)
+                self._inboxes[topic].put(batch)
             await self._throttle()
+            await self._tell_lag()
 
     def _by_topic(self, messages: Sequence[Message]) -> dict[str, Batch]:
         records: dict[str, list[Record]] = {}
@@ -304,7 +291,7 @@ class Lane:
     async def _throttle(self) -> None:
         """Pauses topics whose inbox is full, and resumes those whose inbox has room again."""
         behind = self._ledger.backlog >= BACKLOG_RECORDS
-        full = {topic for topic in self._topics if behind or self._inboxes[topic].qsize() >= INBOX_BATCHES}
+        full = {topic for topic in self._topics if behind or self._inboxes[topic].full}
         wanted = {source for source in self._expected if source[0] in full}
         if wanted - self._paused:
             await self._member.pause(list(wanted - self._paused))
@@ -312,6 +299,21 @@ class Lane:
             await self._member.resume(list(self._paused - wanted))
         self._paused = wanted & self._expected.keys()
         metrics.BACKLOG.labels(self.name).set(self._ledger.backlog)
+        for topic, inbox in self._inboxes.items():
+            metrics.INBOX_RECORDS.labels(self.name, topic).set(inbox.records)
+            metrics.INBOX_BYTES.labels(self.name, topic).set(inbox.bytes)
+
+    async def _tell_lag(self) -> None:
+        """Counts, now and then, the records of the log that have not been taken, as far as the client knows of them."""
+        if self._clock() - self._lag_told < LAG_S:
+            return
+        self._lag_told = self._clock()
+        ends = await self._member.ends(list(self._expected))
+        for topic in self._topics:
+            behind = [
+                max(0, end - self._expected.get(source, end)) for source, end in ends.items() if source[0] == topic
+            ]
+            metrics.LAG.labels(self.name, topic).set(sum(behind))
 
     # Handling.
 
@@ -331,6 +333,7 @@ class Lane:
             self._ledger.add(batch.topic, owned, handled, records=len(batch.records))
             self._wake.set()
         metrics.RECORDS.labels(self.name, batch.topic).inc(len(batch.records))
+        metrics.BATCH_RECORDS.labels(self.name, batch.topic).observe(len(batch.records))
         metrics.BATCH_SECONDS.labels(self.name, batch.topic).observe(self._clock() - started)
 
     async def _save_position(self, batch: Batch) -> None:
@@ -373,7 +376,9 @@ class Lane:
         started = self._clock()
         try:
             await self._check_identities()
-            outputs = [*publication.outputs, *await self._handler.refresh(publication.due)]
+            lists = await self._handler.refresh(publication.due)
+            ranked = self._clock()
+            outputs = [*publication.outputs, *lists]
             await self._publisher.publish(
                 outputs,
                 publication.offsets,
@@ -403,6 +408,8 @@ class Lane:
             source: offset for source, offset in publication.offsets.items() if source in self._committed
         }
         metrics.LISTS.labels(self.name).inc(len(publication.due))
+        metrics.STAGE_SECONDS.labels(self.name, metrics.RANK).observe(ranked - started)
+        metrics.STAGE_SECONDS.labels(self.name, metrics.PUBLISH).observe(self._clock() - ranked)
         metrics.REFRESH_SECONDS.labels(self.name).observe(self._clock() - started)
         return True
 

@@ -9,9 +9,10 @@ Each user's oldest unpublished batch is all that needs to be known for this, so 
 events. Pure bookkeeping: the clock is passed in, one publication is in flight at a time.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from math import inf
 
 from msgspec import Struct, structs
@@ -118,6 +119,8 @@ class Ledger:
         self._number = 0
         self._entries: dict[str, deque[Entry]] = {}
         self._debts: dict[str, Debt] = {}
+        self._ready: dict[str, None] = {}  # users that are owed a list and do not rest, in the order of becoming so
+        self._owing: Counter[int] = Counter()  # how many debts there are since each batch
         self._in_flight = False
         self._revoked: set[SourceKey] = set()  # what went while a publication was in flight
         self._rests: OrderedDict[str, float] = OrderedDict()  # users published lately: until when they rest
@@ -154,9 +157,9 @@ class Ledger:
         if self._in_flight:
             raise RuntimeError("a publication is in flight")
         self._forget_rested(now)
-        ready = [user for user in self._debts if at_once or user not in self._rests][: self._most_due]
-        taken = {user: self._debts.pop(user) for user in ready}
-        unsettled = min((debt.since for debt in self._debts.values()), default=inf)
+        ready = list(islice(self._debts if at_once else self._ready, self._most_due))
+        taken = {user: self._settle(user) for user in ready}
+        unsettled = min(self._owing, default=inf)
         outputs: list[Output] = []
         offsets: dict[SourceKey, int] = {}
         settled: dict[str, int] = {}
@@ -188,6 +191,7 @@ class Ledger:
         for due in publication.due:
             self._rests[due.user] = now + self._interval_s
             self._rests.move_to_end(due.user)
+            self._ready.pop(due.user, None)  # it may be owed another one already
 
     def undo(self, publication: Publication) -> None:
         """The publication has not been committed: what it took is owed as before, less what was revoked meanwhile."""
@@ -203,7 +207,7 @@ class Ledger:
         for user, debt in list(self._debts.items()):
             touch = debt.touch.without(partitions)
             if touch is None:
-                del self._debts[user]
+                self._settle(user)
             else:
                 debt.touch = touch
         for topic, entries in self._entries.items():
@@ -217,16 +221,35 @@ class Ledger:
 
     def next_due(self) -> float:
         """When a resting user that is owed a list comes due, seconds, monotonic; infinite where there is none."""
-        return min((until for user, until in self._rests.items() if user in self._debts), default=inf)
+        if len(self._ready) == len(self._debts):
+            return inf
+        return next((until for user, until in self._rests.items() if user in self._debts), inf)
 
     def _owe(self, user: str, debt: Debt) -> None:
         known = self._debts.get(user)
         if known is None:
             self._debts[user] = debt
-        elif debt.since < known.since:
+            self._owing[debt.since] += 1
+            if user not in self._rests:
+                self._ready[user] = None
+        elif debt.since < known.since:  # it was taken, and that publication was undone
+            self._no_longer_owing(known.since)
+            self._owing[debt.since] += 1
             self._debts[user] = Debt(since=debt.since, touch=debt.touch.joined(known.touch))
         else:
-            self._debts[user] = Debt(since=known.since, touch=known.touch.joined(debt.touch))
+            known.touch = known.touch.joined(debt.touch)
+
+    def _settle(self, user: str) -> Debt:
+        """Takes a user's debt away."""
+        debt = self._debts.pop(user)
+        self._ready.pop(user, None)
+        self._no_longer_owing(debt.since)
+        return debt
+
+    def _no_longer_owing(self, since: int) -> None:
+        self._owing[since] -= 1
+        if not self._owing[since]:
+            del self._owing[since]
 
     def _forget_rested(self, now: float) -> None:
         while self._rests:
@@ -234,3 +257,5 @@ class Ledger:
             if until > now:
                 return
             del self._rests[user]
+            if user in self._debts:
+                self._ready[user] = None

@@ -74,6 +74,10 @@ class Member:
         """Takes from these partitions again."""
         await self._on_thread(self._consumer.resume, [TopicPartition(*source) for source in sources])
 
+    async def ends(self, sources: Sequence[SourceKey]) -> Offsets:
+        """The ends of partitions' logs as the client has last heard of them; of some it may not have heard yet."""
+        return await self._on_thread(self._ends, sources)
+
     def commit(self, offsets: Offsets) -> None:
         """Commits offsets; blocks the calling thread, which must not be the polling one.
 
@@ -110,6 +114,17 @@ class Member:
         if (first.topic(), first.partition()) in self._assigned_anew:
             return rest  # the first is of the assignment before; this one reads it again, or what is before it
         return [first, *rest]
+
+    def _ends(self, sources: Sequence[SourceKey]) -> Offsets:
+        found = {}
+        for source in sources:
+            try:
+                _, end = self._consumer.get_watermark_offsets(TopicPartition(*source), cached=True)
+            except KafkaException:
+                continue  # it has gone meanwhile
+            if end >= 0:
+                found[source] = end
+        return found
 
     async def _on_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

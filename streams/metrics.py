@@ -3,22 +3,31 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "APPLY",
     "BACKLOG",
+    "BATCH_RECORDS",
     "BATCH_SECONDS",
     "CONFLICTS",
     "DEAD_LETTERS",
+    "DECODE",
     "EXAMPLES",
     "EXAMPLE_SURPRISES",
     "FENCED",
     "HITS",
+    "INBOX_BYTES",
+    "INBOX_RECORDS",
+    "LAG",
     "LIKES",
     "LISTED_ITEMS",
     "LISTS",
     "LOST_TO_RETENTION",
+    "PUBLISH",
+    "RANK",
     "RECIPROCAL_RANKS",
     "RECORDS",
     "REFRESH_SECONDS",
     "RETRIES",
+    "STAGE_SECONDS",
     "WEIGHTS_AS_OF",
 ]
 
@@ -37,6 +46,18 @@ BACKLOG = Gauge("penchant_backlog_records", "Records in the store whose lists ar
 BATCH_SECONDS = Histogram(
     "penchant_batch_seconds", "Time from taking a batch to its being in the store", ["lane", "topic"]
 )
+DECODE, APPLY, RANK, PUBLISH = "decode", "apply", "rank", "publish"
+STAGE_SECONDS = Histogram(
+    "penchant_stage_seconds",
+    "Time that each stage takes: decode and apply a batch, rank and publish lists",
+    ["lane", "stage"],
+)
+BATCH_RECORDS = Histogram(
+    "penchant_batch_records", "Records handled at once", ["lane", "topic"], buckets=[4**power for power in range(9)]
+)
+LAG = Gauge("penchant_lag_records", "Records of the log that have not been taken from Kafka", ["lane", "topic"])
+INBOX_RECORDS = Gauge("penchant_inbox_records", "Records taken from Kafka that wait to be handled", ["lane", "topic"])
+INBOX_BYTES = Gauge("penchant_inbox_bytes", "Bytes of their values", ["lane", "topic"])
 REFRESH_SECONDS = Histogram("penchant_publication_seconds", "Time to rank, publish and commit", ["lane"])
 LIKES = Counter(
     "penchant_likes_total", "Likes of items new to their users, of users who had been given a list", ["after"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from operator import methodcaller
+from sys import intern
 from typing import cast
 
 from confluent_kafka import Message
@@ -45,7 +46,7 @@ def record_of(message: Message) -> Record:
     """A consumer's message as a record; of headers of one name the last stands."""
     _, timestamp = message.timestamp()
     return Record(
-        topic=str(message.topic()),
+        topic=intern(str(message.topic())),  # one for all: it is compared and hashed again and again
         partition=message.partition() or 0,
         offset=message.offset() or 0,
         timestamp=timestamp,

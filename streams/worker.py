@@ -68,6 +68,7 @@ log = structlog.get_logger()
 LANES = (content.LANE, interest.LANE, affinity.LANE, learner.LANE)
 COURIER_TIMEOUT_MS = 30_000
 RETRY_S = 1.0
+TOGETHER = 8  # takes' worth of records that the interest lane handles at once where it is behind
 LEFT_TASKS_S = 2.0
 # Of objects made, before the collector looks for cycles among them; and of such looks, before it looks at older ones.
 COLLECT_AT = (50_000, 20, 50)
@@ -423,6 +424,7 @@ def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handle
         positions=Positions(parts.store, layout.name, settings.prefixed(group)) if layout else None,
         publisher=open_publisher(settings, name),
         batch_records=settings.worker.content_batch_records if is_content else settings.worker.batch_records,
+        together=TOGETHER if name == interest.LANE else 1,
     )
     app.add(lane)
     return lane

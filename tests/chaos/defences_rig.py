@@ -39,9 +39,10 @@ from penchant.settings import Settings
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, decode, encode
 from penchant.streams.connection import partition_of
 from penchant.streams.events import Click, ClickAction, Recommendations
+from penchant.streams.inbox import Batch, Inbox
 from penchant.streams.interest import GROUP, LANE, TOPICS, InterestHandler
 from penchant.streams.interpret import Reader
-from penchant.streams.lane import Batch, Lane
+from penchant.streams.lane import Lane
 from penchant.streams.ledger import Handled
 from penchant.streams.publish import AtLeastOncePublisher, open_publisher
 from penchant.streams.records import Output
@@ -266,6 +267,7 @@ class Worker:
         shelf: that it shares with the others.
         sleep: see `ObservedPublisher`; likewise `before_sending`.
         before: awaited before a batch is handed over.
+        batch_records: taken at a time.
     """
 
     def __init__(
@@ -276,6 +278,7 @@ class Worker:
         sleep: Sleep | None = None,
         before_sending: bool = False,
         before: Callable[[Batch], Awaitable[None]] | None = None,
+        batch_records: int = 100,
     ) -> None:
         self.handler = shelf.handler(settings)
         self.publisher = ObservedPublisher(open_publisher(settings, LANE), sleep, before_sending=before_sending)
@@ -291,7 +294,7 @@ class Worker:
             submit=self._submit,
             positions=Positions(shelf.store, "profiles", settings.prefixed(GROUP)),
             publisher=self.publisher,
-            batch_records=100,
+            batch_records=batch_records,
         )
         self.task = asyncio.create_task(self.lane.run())
 
@@ -308,7 +311,7 @@ class Worker:
         return {number for number in range(PARTITIONS) if self.lane.owns(self._clicks, number)}
 
     @property
-    def inbox(self) -> asyncio.Queue[Batch | None]:
+    def inbox(self) -> Inbox:
         """Batches of clicks that it has taken and not begun."""
         return self.lane._inboxes[self._clicks]
 

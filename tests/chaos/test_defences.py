@@ -212,7 +212,7 @@ async def test_one_batch_at_a_time_keeps_positions_behind_the_work(
     if instead:
         await worker.until_committed(world.ends)
     else:
-        await worker.until(worker.inbox.qsize)
+        await worker.until(lambda: worker.inbox.records)
     await worker.crash()
     await world.worker().until_committed(world.ends)
     with judging(instead, "lost"):
@@ -515,17 +515,15 @@ async def test_a_pause_lifted_in_time_lets_partitions_that_come_back_flow(
         begun.set()
         await go.wait()
 
-    mine = world.worker("m", before=behind)  # partitions are dealt in the order of names
+    mine = world.worker("m", before=behind, batch_records=1)  # partitions are dealt in the order of names
     await world.click(user, "e0")
     await mine.until(begun.is_set)
-    for batches in range(1, 1 + INBOX_BATCHES):
-        await world.click(user, f"e{batches}")
-        await mine.until(lambda expected=batches: mine.inbox.qsize() == expected)
+    await world.click(user, *(f"e{number}" for number in range(1, 1 + INBOX_BATCHES)))
     await mine.until(lambda: mine.lane._paused)
     other = world.worker("a")
     await mine.until_owns(2)
     go.set()
-    await mine.until(lambda: not mine.inbox.qsize() and not mine.lane._paused)
+    await mine.until(lambda: not mine.inbox.records and not mine.lane._paused)
     await other.until_committed(world.ends)
     world.worker("z")
     await mine.until_owns(1)

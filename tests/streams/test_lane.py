@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from prometheus_client import REGISTRY
 
 from penchant.errors import ConfigurationError, Unavailable
 from penchant.profile.fusion import Slice, Space
@@ -114,7 +115,7 @@ class Interfering:
 class Running:
     """A lane at work, with the parts that a test looks at."""
 
-    def __init__(self, settings, store, *, batch_records=100):
+    def __init__(self, settings, store, *, batch_records=100, together=1):
         self.settings = settings
         self.scribe = Scribe(settings)
         self.positions = Positions(store, "items", settings.prefixed(GROUP))
@@ -129,6 +130,7 @@ class Running:
             positions=self.positions,
             publisher=self.publisher,
             batch_records=batch_records,
+            together=together,
         )
 
     def start(self):
@@ -304,13 +306,39 @@ async def test_a_slow_topic_is_paused_and_holds_up_no_other(quick, lane_of):
     for start in range(0, 300, 100):
         await send(quick, Topic.POSTS, range(start, start + 100))
         await until(lambda end=start + 100: len(running.scribe.handled) == end, running=[running])
-        assert running.lane._inboxes[clicks].qsize() <= INBOX_BATCHES + 1
+        assert running.lane._inboxes[clicks].records <= (INBOX_BATCHES + 1) * 10
     await until(lambda: {source[0] for source in running.lane._paused} == {clicks}, running=[running])
     gate.set()
     await until(lambda: len(running.scribe.handled) == 900, running=[running])
     await running.stop()
     assert in_order(running.scribe.handled)
     assert await outputs(quick) == expected(600, 300)
+
+
+async def test_who_is_behind_handles_more_at_once_within_bounds(quick, lane_of):
+    """Whatever waits, so many batches' records are handled together and as many wait; the rest stays in the log."""
+    running = lane_of(quick, batch_records=10, together=4)
+    sizes, waiting = [], []
+    clicks = quick.prefixed(Topic.CLICKS)
+
+    async def slowly(batch):
+        await asyncio.sleep(0.1)
+        sizes.append(len(batch.records))
+        waiting.append(running.lane._inboxes[clicks].records)
+
+    running.scribe.before = slowly
+    await send(quick, Topic.CLICKS, range(600))
+    running.start()
+    await until(lambda: len(running.scribe.handled) == 600, running=[running])
+    await until(
+        lambda: REGISTRY.get_sample_value("penchant_lag_records", {"lane": "test", "topic": clicks}) == 0,
+        running=[running],
+    )
+    await running.stop()
+    assert max(sizes) == 40
+    assert max(waiting) <= 50  # one more take, for what is in hand cannot be given back
+    assert in_order(running.scribe.handled)
+    assert await outputs(quick) == expected(600, 0)
 
 
 async def test_what_is_unavailable_is_tried_again(quick, lane_of):
