@@ -7,7 +7,8 @@ events either. A false positive keeps an item from being recommended; nothing el
 import hashlib
 import zlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 
 from msgspec import Struct
 
@@ -31,10 +32,10 @@ class SeenItems(Struct, frozen=True):
 
     def adding(self, items: Iterable[str]) -> "SeenItems":
         """This set and `items`."""
+        # First what is wanted of each, then one joining: integers of this size are copied each time.
         bits = self.bits
-        for item in items:
-            bits |= mask(item, self.size)
-        return SeenItems(self.size, bits)
+        new = [wanted for wanted in (mask(item, self.size) for item in items) if bits & wanted != wanted]
+        return SeenItems(self.size, reduce(or_, new, bits)) if new else self
 
     def union(self, other: "SeenItems") -> "SeenItems":
         """Both sets; filters of different sizes cannot be joined."""

@@ -16,7 +16,17 @@ from itertools import chain
 
 from msgspec import Struct
 
-__all__ = ["Action", "Signal", "Strength", "joined", "kept_run", "merge", "signal_weight", "strength_of"]
+__all__ = [
+    "WEAK_ACTIONS",
+    "Action",
+    "Signal",
+    "Strength",
+    "joined",
+    "kept_run",
+    "merge",
+    "signal_weight",
+    "strength_of",
+]
 
 
 class Action(StrEnum):
@@ -35,6 +45,8 @@ class Action(StrEnum):
     POST = "post"
     UPLOAD = "upload"
     SEARCH = "search"
+
+    __hash__ = str.__hash__  # an enumeration's own is no part of the interpreter, and asked for with every signal
 
 
 class Strength(StrEnum):

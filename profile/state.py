@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from penchant.profile.seen import SeenItems
-from penchant.profile.signals import Signal, Strength, joined, kept_run
+from penchant.profile.signals import WEAK_ACTIONS, Signal, joined, kept_run
 
-__all__ = ["Limits", "ProfileState", "UnknownStateVersion", "of_strength"]
+__all__ = ["Limits", "ProfileState", "UnknownStateVersion"]
 
 STATE_VERSION = 2  # of 1 the filter of items seen is always compressed; all else is the same
 READABLE = frozenset({1, 2})
@@ -42,9 +42,13 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
 
     def adding(self, signals: Sequence[Signal], limits: Limits) -> "ProfileState":
         """This state joined with further signals."""
+        strong: list[Signal] = []
+        weak: list[Signal] = []
+        for signal in signals:
+            (weak if signal.action in WEAK_ACTIONS else strong).append(signal)
         return ProfileState(
-            strong=joined(self.strong, of_strength(signals, Strength.STRONG), limit=limits.strong),
-            weak=joined(self.weak, of_strength(signals, Strength.WEAK), limit=limits.weak),
+            strong=joined(self.strong, strong, limit=limits.strong),
+            weak=joined(self.weak, weak, limit=limits.weak),
             seen=self.seen.adding(signal.item_id for signal in signals),
         )
 
@@ -155,8 +159,3 @@ class Packed(Struct, frozen=True, eq=False, gc=False):
 ENCODER = msgspec.msgpack.Encoder()
 HEAD = ENCODER.encode((STATE_VERSION, None, None, None))[:2]  # of an array of four, of which this is the first
 DECODER = msgspec.msgpack.Decoder(tuple[int, tuple[Signal, ...], tuple[Signal, ...], bytes])
-
-
-def of_strength(signals: Iterable[Signal], strength: Strength) -> list[Signal]:
-    """Those of one strength."""
-    return [signal for signal in signals if signal.strength is strength]

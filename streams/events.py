@@ -109,6 +109,8 @@ class ClickAction(StrEnum):
     DISLIKE = Action.DISLIKE
     HIDE = Action.HIDE
 
+    __hash__ = str.__hash__  # as of `Action`
+
 
 class MediaKind(StrEnum):
     """The modalities that media come in."""

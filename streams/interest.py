@@ -96,11 +96,14 @@ class InterestHandler:
                         metrics.DEAD_LETTERS.labels(LANE, error.reason).inc()
                         outputs.append((record.partition, dead_letter(record, error, topic=self._dead_letters)))
                     continue
-                signals.setdefault(user, []).extend([] if signal is None else [signal])
-                if signal is not None and is_positive(signal):
+                mine = signals.setdefault(user, [])
+                newest[user] = record
+                if signal is None:
+                    continue
+                mine.append(signal)
+                if is_positive(signal):
                     telling = telling_of(signal, (record.topic, record.partition), record.offset)
                     tellings.setdefault(user, []).append((signal, telling))
-                newest[user] = record
             settled = {(batch.topic, partition): offset for partition, offset in batch.settled.items()}
             judged = self._quality.judge(signals)
             decoded = time.monotonic()

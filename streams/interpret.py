@@ -17,11 +17,12 @@ from penchant.profile.items import Reference, Version
 from penchant.profile.signals import DEFAULT_WEIGHTS, Action, Signal, signal_weight
 from penchant.settings import ProfileSettings
 from penchant.streams.codec import Unusable, decode, event_time_ms
-from penchant.streams.events import Click, Id, Item, ItemReady, Media, MediaUpload, Post
+from penchant.streams.events import Click, ClickAction, Id, Item, ItemReady, Media, MediaUpload, Post
 from penchant.streams.records import Record
 
 __all__ = ["Draft", "Reader", "action_weights"]
 
+ACTIONS = {action: Action(action) for action in ClickAction}
 Keyed = TypeVar("Keyed", Click, Post, MediaUpload, ItemReady)
 
 
@@ -69,7 +70,7 @@ class Reader:
             Unusable: the record cannot be used.
         """
         click = self._event(Click, record)
-        action = Action(click.action)
+        action = ACTIONS[click.action]
         if action is Action.RATE and click.value is None:
             raise Unusable("`rate` needs a `value`", reason="invalid")
         weight = self._weight(action, value=click.value, dwell_ms=click.dwell_ms)
@@ -171,6 +172,8 @@ class Reader:
         )
 
     def _weight(self, action: Action, *, value: float | None, dwell_ms: int | None) -> float:
+        if value is None and dwell_ms is None:
+            return self._weights[action]
         return signal_weight(
             action, value=value, dwell_ms=dwell_ms, weights=self._weights, rating_range=self._rating_range
         )
