@@ -16,6 +16,7 @@ a transition whose origin lies at or before that is in it already.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -273,12 +274,14 @@ def histories(
     walked: list[Signal] = []
     before: set[str] = set()
     for signal in past:
-        walked.append(signal)
-        if is_before(signal, oldest):
+        if signal.time <= oldest.time and is_before(signal, oldest):
+            if signal.item_id in before:
+                continue  # later ones will be looked for, and found, before this one
             before.add(signal.item_id)
-            if len(before) > most:  # one more, for one of them may be the item itself
-                break
-    shares = [fade**place for place in range(most)]
+        walked.append(signal)
+        if len(before) > most:  # one more, for one of them may be the item itself
+            break
+    shares = shares_of(most, fade)
     found: dict[int, tuple[Weighted, ...]] = {}
     recent: dict[str, None] = {}  # items in the order of their last occurrence
     for number in sorted(range(len(signals)), key=lambda number: moment(signals[number])):
@@ -292,6 +295,12 @@ def histories(
             latest.remove(signal.item_id)
         found[number] = tuple(zip(latest, shares, strict=False))
     return [found[number] for number in range(len(signals))]
+
+
+@lru_cache
+def shares_of(most: int, fade: float) -> tuple[float, ...]:
+    """What each of the latest items weighs."""
+    return tuple(fade**place for place in range(most))
 
 
 def recent_items(past: Sequence[Signal], *, most: int = MOST_PREVIOUS, fade: float = FADE) -> tuple[Weighted, ...]:
