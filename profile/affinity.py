@@ -343,6 +343,7 @@ def growth(time_ms: int, half_life_ms: int) -> float:
     return float(2.0 ** max(-MOST_DOUBLINGS, min(doublings, MOST_DOUBLINGS)))
 
 
+@lru_cache(65_536)
 def item_key(item_id: str) -> int:
-    """Stands for an item in rows: 64 bits."""
+    """Stands for an item in rows: 64 bits; remembered, for each list asks for those of what its user liked last."""
     return int.from_bytes(blake2b(item_id.encode(), digest_size=8, person=b"affinity").digest(), "little")

@@ -8,6 +8,7 @@ An item is *new* while hardly anybody has liked it and it has not been listed of
 been there: all of a catalogue that came at once is new.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
@@ -98,9 +99,11 @@ class Finder:
             return []
         recent = [recent_items(positives(profile.state.signals)) for profile in profiles]
         masses = await self._masses(recent)
-        near = await self._near([profile for profile in profiles if profile.interest.any()])
-        following = await self._following(profiles, recent, masses, now_ms)
-        await self._look_around()
+        near, following, _ = await asyncio.gather(
+            self._near([profile for profile in profiles if profile.interest.any()]),
+            self._following(profiles, recent, masses, now_ms),
+            self._look_around(),
+        )
         trending = [list(islice(unmet(self._trends, profile), self._candidates)) for profile in profiles]
         fresh = [list(islice(unmet(self._new, profile), self._candidates)) for profile in profiles]
         others = [
