@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import msgspec
+from cramjam import lz4
 from msgspec import Struct
 
 from penchant.profile.seen import SeenItems
@@ -12,8 +13,12 @@ from penchant.profile.signals import WEAK_ACTIONS, Signal, joined, kept_run
 
 __all__ = ["Limits", "ProfileState", "UnknownStateVersion"]
 
-STATE_VERSION = 2  # of 1 the filter of items seen is always compressed; all else is the same
+STATE_VERSION = 2  # of 1 the filter of items seen is always compressed, and the whole never; all else is the same
 READABLE = frozenset({1, 2})
+COMPRESSED = b"L"  # before LZ4: what is not compressed is a msgpack array, and begins otherwise
+WORTH_COMPRESSING = (
+    1_024  # bytes; of full sets it leaves a half, and a byte that is not written saves more than that takes
+)
 
 
 class UnknownStateVersion(ValueError):
@@ -94,9 +99,10 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
         return max((part[0].time for part in (self.strong, self.weak) if part), default=0)
 
     def pack(self) -> bytes:
-        """The state as bytes, with the version of their layout."""
+        """The state as bytes, with the version of their layout; larger ones compressed, for they are written often."""
         seen = msgspec.msgpack.encode(self.seen.pack())
-        return b"".join((HEAD, *(part for packed in self.packed for part in (packed.head, packed.data)), seen))
+        plain = b"".join((HEAD, *(part for packed in self.packed for part in (packed.head, packed.data)), seen))
+        return plain if len(plain) < WORTH_COMPRESSING else COMPRESSED + bytes(lz4.compress_block(plain))
 
     @cached_property
     def packed(self) -> tuple["Packed", "Packed"]:
@@ -119,7 +125,8 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             UnknownStateVersion: a newer penchant wrote it.
         """
-        version, strong, weak, seen = DECODER.decode(packed)
+        plain = bytes(lz4.decompress_block(packed[1:])) if packed.startswith(COMPRESSED) else packed
+        version, strong, weak, seen = DECODER.decode(plain)
         if version not in READABLE:
             raise UnknownStateVersion(f"stored state of version {version}; this penchant reads {STATE_VERSION}")
         return cls(strong=strong, weak=weak, seen=SeenItems.unpack(seen))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penchant.profile.signals import Action, Signal, strength_of
 from penchant.profile.state import Limits, ProfileState, UnknownStateVersion
 
+NOW = 1_750_000_000_000
 LIMITS = st.builds(Limits, strong=st.integers(1, 5), weak=st.integers(1, 5), seen_bits=st.just(256))
 ONE = st.builds(
     Signal,
@@ -114,6 +115,17 @@ def test_many_signals_are_packed_as_well_as_few():
     for count in (15, 16, 300):
         state = ProfileState.empty(limits).adding(signals[:count], limits)
         assert ProfileState.unpack(state.pack()) == state
+
+
+def test_a_full_set_is_stored_in_half_the_bytes():
+    """Signals have much in common; a small set is left as it is."""
+    limits = Limits(strong=300, weak=300, seen_bits=64)
+    signals = [Signal(NOW + 61_979 * number, f"e{number}", f"lamp-{number}", Action.LIKE, 2.0) for number in range(300)]
+    few, full = (ProfileState.empty(limits).adding(signals[:count], limits) for count in (3, 300))
+    plain = [msgspec.msgpack.encode((2, one.strong, one.weak, one.seen.pack())) for one in (few, full)]
+    assert few.pack() == plain[0]
+    assert len(full.pack()) < len(plain[1]) / 2
+    assert ProfileState.unpack(full.pack()) == full
 
 
 @given(STREAM, LIMITS)
