@@ -95,6 +95,8 @@ def event_time_ms(at: Instant | None, record_ms: int) -> int:
 def is_json(value: bytes, headers: Mapping[str, bytes]) -> bool:
     """Whether a value is JSON, by its header or else by its first byte."""
     declared = headers.get(CONTENT_TYPE)
+    if declared == MSGPACK:  # as nearly all are
+        return False
     if declared is None:
         return value[0] in JSON_FIRST_BYTES
     media_type = declared.split(b";", 1)[0].strip().lower()

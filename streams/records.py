@@ -1,9 +1,8 @@
 """The records that lanes take in and give out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import methodcaller
 from sys import intern
-from typing import cast
 
 from confluent_kafka import Message
 from msgspec import Struct
@@ -15,6 +14,7 @@ SourceKey = tuple[str, int]  # topic, partition
 # Of a name that is no UTF-8 the client sets an error and returns a list with a hole all the same. A call from C checks
 # for that and raises; the interpreter's own call of a method, once it has specialised it, does not, and falls into it.
 READ_HEADERS = methodcaller("headers")
+NO_HEADERS: Mapping[str, bytes] = {}
 
 
 class Record(Struct, frozen=True, kw_only=True, gc=False):
@@ -44,24 +44,19 @@ class Output(Struct, frozen=True, kw_only=True, gc=False):
 
 def record_of(message: Message) -> Record:
     """A consumer's message as a record; of headers of one name the last stands."""
-    _, timestamp = message.timestamp()
+    try:
+        found = READ_HEADERS(message)
+    except (SystemError, UnicodeDecodeError):  # a name is no UTF-8: the client can read none of them
+        found = None
     return Record(
         topic=intern(str(message.topic())),  # one for all: it is compared and hashed again and again
         partition=message.partition() or 0,
         offset=message.offset() or 0,
-        timestamp=timestamp,
+        timestamp=message.timestamp()[1],
         key=as_bytes(message.key()),
         value=as_bytes(message.value()),
-        headers={name: as_bytes(value) or b"" for name, value in headers_of(message)},
+        headers={name: as_bytes(value) or b"" for name, value in found} if found else NO_HEADERS,
     )
-
-
-def headers_of(message: Message) -> Sequence[tuple[str, str | bytes | None]]:
-    """A message's headers; none where a name is no UTF-8, for the client cannot read those."""
-    try:
-        return cast("Sequence[tuple[str, str | bytes | None]]", READ_HEADERS(message) or ())
-    except (SystemError, UnicodeDecodeError):
-        return ()
 
 
 def as_bytes(part: str | bytes | None) -> bytes | None:

@@ -61,7 +61,7 @@ from penchant.streams.sweep import Sweeper, arrivals
 from penchant.streams.topics import Topic, describe_topics, topic_specs
 from penchant.streams.weights import Standing, follow
 
-__all__ = ["LANES", "Parts", "build_parts", "run_worker", "serve"]
+__all__ = ["LANES", "Parts", "build_parts", "run_worker", "serve", "tune_process"]
 
 log = structlog.get_logger()
 

@@ -17,6 +17,7 @@ from penchant.streams.lane import Batch, Lane
 from penchant.streams.ledger import Due, Handled
 from penchant.streams.publish import open_publisher
 from penchant.streams.records import Output, Record
+from penchant.streams.worker import tune_process
 from tests.bench.rig import Backlog, Meter, answer, asked
 
 NAME = "decoding"
@@ -52,6 +53,7 @@ class Decoding:
 
 async def measure(settings: Settings, *, topic: str, group: str, events: int) -> dict[str, Any]:
     """Reads a log through a lane."""
+    tune_process()  # as a worker does
     meter = Meter()
     handler = Decoding(Reader(Identity(settings.id_key.get_secret_value()), settings.profile), meter)
     app = StreamApp(settings, keep)
