@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -150,9 +150,9 @@ class ItemVectors:
     with them while others gather more. When the array is full, the rows in use move to a new one.
 
     Args:
-        items: where the vectors are.
+        items: where the vectors are. What this process writes of them is read again.
         capacity: vectors kept.
-        ttl_s: how long a vector may be used that has since changed in the store.
+        ttl_s: how long a vector may be used that another process has changed.
         clock: seconds; monotonic.
     """
 
@@ -160,11 +160,13 @@ class ItemVectors:
         self, items: Items, *, capacity: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._items = items
-        self._ttl_s = ttl_s
+        self._ttl_s = ttl_s if items.shared else np.inf
         self._clock = clock
         self._known: Bounded[str, Kept] = Bounded(capacity)
         self._array: Vector = np.empty((0, items.space.dimension), np.float32)
         self._used = 0
+        self._overtaken: list[set[str]] = []  # by reading under way: what was dropped since it began
+        items.watch(self._drop)
 
     async def gather(self, item_ids: Iterable[str]) -> Content:
         """The vectors of `item_ids`, as rows of one array."""
@@ -177,14 +179,20 @@ class ItemVectors:
                 unknown.append(item_id)
             elif kept.row != VOID:
                 rows[item_id] = kept.row
-        found = await self._items.vectors(unknown) if unknown else {}
+        overtaken: set[str] = set()
+        self._overtaken.append(overtaken)
+        try:
+            found = await self._items.vectors(unknown) if unknown else {}
+        finally:
+            self._overtaken = [one for one in self._overtaken if one is not overtaken]
         vectors = {item_id: vector for item_id, vector in found.items() if vector is not None}
         self._make_room(len(vectors) + len(rows))
         if array is not self._array:  # rows have moved, now or while the store was asked
             vectors |= {item_id: array[row] for item_id, row in rows.items()}
         rows |= {item_id: self._row(item_id, vector) for item_id, vector in vectors.items()}
         for item_id in found:
-            self._known.put(item_id, Kept(now + self._ttl_s, rows.get(item_id, VOID)))
+            if item_id not in overtaken:
+                self._known.put(item_id, Kept(now + self._ttl_s, rows.get(item_id, VOID)))
         return Content(
             rows=rows,
             vectors=self._array[: self._used],
@@ -193,7 +201,13 @@ class ItemVectors:
 
     def drop(self, item_id: str) -> None:
         """Forgets an item that has changed."""
-        self._known.drop(item_id)
+        self._drop([item_id])
+
+    def _drop(self, item_ids: Collection[str]) -> None:
+        for item_id in item_ids:
+            self._known.drop(item_id)
+        for overtaken in self._overtaken:
+            overtaken.update(item_ids)
 
     def _make_room(self, count: int) -> None:
         """Moves the rows in use to a new array where this one has no room for so many more."""

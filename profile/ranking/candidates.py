@@ -92,6 +92,7 @@ class Finder:
         self._trends: tuple[str, ...] = ()
         self._new: tuple[str, ...] = ()
         self._until = -np.inf
+        self._looking: asyncio.Task[None] | None = None
 
     async def find(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Candidates]:
         """The candidates of each profile's user, as of a moment each, epoch milliseconds."""
@@ -184,11 +185,25 @@ class Finder:
         return following
 
     async def _look_around(self) -> None:
-        """Reads what trends and what is new, unless that was done some seconds ago."""
-        if self._clock() >= self._until:
-            self._trends = await self._trending()
-            self._new = await self._newest()
-            self._until = self._clock() + REMEMBERED_S
+        """Has what trends and what is new read again some seconds after the last time, while lists are made.
+
+        Nobody waits for that, unless what is remembered is older than twice as long.
+        """
+        late_s = self._clock() - self._until
+        if late_s < 0:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        if late_s >= REMEMBERED_S:
+            await asyncio.shield(self._looking)  # others may wait for it, too
+        else:
+            self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())  # told to who waits
+
+    async def _look(self) -> None:
+        """Reads what trends and what is new."""
+        trends, new = await self._trending(), await self._newest()
+        self._trends, self._new = trends, new
+        self._until = self._clock() + REMEMBERED_S
 
     async def _trending(self) -> tuple[str, ...]:
         """Listed items that trend, the horizons taking turns. What is liked and is no item takes no other's place."""

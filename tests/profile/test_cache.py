@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penchant.profile.cache import Bounded, ItemVectors, Remembered
-from penchant.profile.items import Item
+from penchant.profile.items import Item, Items
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.sampled_from(["get", "put", "drop"]), st.sampled_from("abcdefg"))))
@@ -38,10 +38,14 @@ async def test_an_item_that_comes_is_seen_at_once(items, catalogue):
     np.testing.assert_array_equal(content.vectors[content.rows["a"]], made["a"])
 
 
-async def test_a_changed_item_is_seen_when_dropped_or_when_its_time_is_up(items, catalogue):
+async def test_an_item_that_others_change_is_seen_when_dropped_or_when_its_time_is_up(
+    edge, items, catalogue, monkeypatch
+):
     """A vector is remembered for a time, and no longer than until someone says that it has changed."""
     now = 0.0
-    vectors = ItemVectors(items, capacity=10, ttl_s=30, clock=lambda: now)
+    monkeypatch.setattr(type(edge), "shared", True)
+    here = Items(edge, "items", items.space)  # as of another process than the one that writes
+    vectors = ItemVectors(here, capacity=10, ttl_s=30, clock=lambda: now)
 
     async def seen():
         content = await vectors.gather(["a"])
@@ -56,6 +60,22 @@ async def test_a_changed_item_is_seen_when_dropped_or_when_its_time_is_up(items,
     third = (await catalogue("a", seed=3, version=3))["a"].tolist()
     now = 31.0
     assert await seen() == third
+
+
+async def test_an_item_that_this_process_changes_is_seen_at_once(items, catalogue):
+    """Where nobody else writes, what is remembered is good until then: also where it was being read meanwhile."""
+    vectors = ItemVectors(items, capacity=10, ttl_s=1e-9)
+    await catalogue("a", seed=1)
+    reading = asyncio.create_task(vectors.gather(["a"]))
+    await asyncio.sleep(0)
+    second = (await catalogue("a", seed=2, version=2))["a"]
+    await reading
+    for _ in range(2):
+        content = await vectors.gather(["a"])
+        np.testing.assert_array_equal(content.vectors[content.rows["a"]], second)
+    third = (await catalogue("a", seed=3, version=3))["a"]
+    content = await vectors.gather(["a"])
+    np.testing.assert_array_equal(content.vectors[content.rows["a"]], third)
 
 
 async def test_void_items_are_neither_rows_nor_missing(items, catalogue):

@@ -1,5 +1,7 @@
 """Candidates: four sources, and none of them brings what may not be recommended."""
 
+import asyncio
+
 import pytest
 
 from penchant.profile.ranking.candidates import FEW_LIKES, REMEMBERED_S, TRIED, Finder
@@ -95,8 +97,14 @@ async def test_what_trends_and_what_is_new_is_remembered_for_some_seconds(finder
     await catalogue("n1")
     clock.now = REMEMBERED_S / 2
     assert await found() == ({"i0", "i1", "n0"}, {"i1", "n0"})
-    clock.now = REMEMBERED_S
-    assert await found() == ({"i0", "i1", "n0", "n1"}, {"n0", "n1"})
+    clock.now = REMEMBERED_S  # read anew, for those who come next
+    assert await found() == ({"i0", "i1", "n0"}, {"i1", "n0"})
+    async with asyncio.timeout(10):
+        while await found() != ({"i0", "i1", "n0", "n1"}, {"n0", "n1"}):  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+    await catalogue("n2")
+    clock.now = 3 * REMEMBERED_S  # too old: waited for
+    assert await found() == ({"i0", "i1", "n0", "n1", "n2"}, {"n0", "n1", "n2"})
 
 
 async def test_what_is_liked_and_is_no_item_takes_no_trends_place(finder, profile_of, catalogue, liked, rows):
@@ -123,7 +131,7 @@ async def test_a_catalogue_that_came_at_once_is_new_until_it_is_liked_or_was_tri
     profile = await profile_of("ada", "i20", weight=0.0)
     assert (await finder.find([profile], [NOW]))[0].new == {"i19", "i18", "i17"}
     finder._arms.listed(["i19"] * TRIED + ["i18"] * (TRIED - 1))
-    clock.now = REMEMBERED_S
+    clock.now = 2 * REMEMBERED_S
     assert (await finder.find([profile], [NOW]))[0].new == {"i18", "i17", "i16"}
 
 
