@@ -1,27 +1,30 @@
-"""Stores that were made from another one: whether they are whole, and whether anybody has used them since.
+"""Stores that are made from another one: whether they are whole, and whether a worker has them.
 
-Embedding a catalogue anew takes a while and may be cut short. Until it is done, the new store carries a note that
-says so, and no worker opens it. Done, the note says how far the store covered the log then: as long as it covers no
-more, no worker has written it, and it may be brought up to date from the old one once more.
+Embedding a catalogue anew takes a while and may be cut short. A note in the new store says how far that has come; it is
+written by compare and set. While the store is half made no worker takes it, and once a worker has taken it nobody makes
+anything of it any more: one of the two has it, never both.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection
+from enum import StrEnum
 from uuid import UUID
 
-from msgspec import Struct
-
 from penchant.errors import ConfigurationError
-from penchant.profile.positions import Position
-from penchant.profile.store.base import TOKEN, CollectionLayout, Point, Store, new_token
+from penchant.profile.store.base import TOKEN, CollectionLayout, Point, Store, Write, new_token
 
-__all__ = ["Covered", "HalfMade", "Remade", "RemadeNote", "digest_of"]
+__all__ = ["HalfMade", "Remade", "State"]
 
 POINT = UUID(bytes=hashlib.blake2b(b"remade", digest_size=16).digest())
-WHOLE, COVERS = "whole", "covers"
+STATE = "state"
 
-# By collection and partition (topic, number).
-Covered = Mapping[tuple[str, str, int], Position]
+
+class State(StrEnum):
+    """Who has a store."""
+
+    HALF_MADE = "half-made"
+    WHOLE = "whole"
+    IN_USE = "in-use"
 
 
 class HalfMade(ConfigurationError):
@@ -32,18 +35,6 @@ class HalfMade(ConfigurationError):
             "The store was left half made by `penchant reindex`",
             hint="Run that again, to its end: it goes on where it was. Then start this.",
         )
-
-
-class RemadeNote(Struct, frozen=True, kw_only=True):
-    """What is noted in a store that was made from another one.
-
-    Attributes:
-        whole: it was finished.
-        covers: digest of how far it covers the log, as it was made.
-    """
-
-    whole: bool
-    covers: str
 
 
 class Remade:
@@ -58,25 +49,37 @@ class Remade:
         self._store = store
         self._collection = layout.name
 
-    async def note(self) -> RemadeNote | None:
-        """The note; None in a store that was filled from the log.
+    async def state(self) -> State | None:
+        """What the note says; None in a store that nobody has had yet.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
-        found = await self._store.retrieve(self._collection, [POINT])
-        if POINT not in found:
-            return None
-        return RemadeNote(whole=found[POINT].payload[WHOLE], covers=found[POINT].payload[COVERS])
+        return (await self._read())[0]
 
-    async def write(self, note: RemadeNote) -> None:
-        """Writes the note.
+    async def move(self, to: State, *, among: Collection[State | None]) -> bool:
+        """Notes a state where the one before is among some; says whether it was.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
-        payload = {WHOLE: note.whole, COVERS: note.covers, TOKEN: new_token()}
-        await self._store.put(self._collection, [Point(id=POINT, payload=payload)])
+        while True:
+            state, token = await self._read()
+            if state not in among:
+                return False
+            note = Point(id=POINT, payload={STATE: to, TOKEN: new_token()})
+            if await self._store.write(self._collection, [Write(point=note, expected=token)]):
+                return True
+
+    async def claim(self) -> None:
+        """Takes the store for a worker.
+
+        Raises:
+            HalfMade: it is not whole.
+            StoreUnavailable: the store does not answer.
+        """
+        if not await self.move(State.IN_USE, among=(None, State.WHOLE)):
+            await self.check()
 
     async def check(self) -> None:
         """Makes sure that the store is whole.
@@ -85,14 +88,12 @@ class Remade:
             HalfMade: it is not.
             StoreUnavailable: the store does not answer.
         """
-        note = await self.note()
-        if note is not None and not note.whole:
+        if await self.state() is State.HALF_MADE:
             raise HalfMade
 
-
-def digest_of(covered: Covered) -> str:
-    """Stands for how far a store covers the log."""
-    digest = hashlib.blake2b(digest_size=8)
-    for key, position in sorted(covered.items()):
-        digest.update(repr((*key, position.topic_id, position.next_offset)).encode())
-    return digest.hexdigest()
+    async def _read(self) -> tuple[State | None, int | None]:
+        """What the note says, and its write token."""
+        found = await self._store.retrieve(self._collection, [POINT])
+        if POINT not in found:
+            return None, None
+        return State(found[POINT].payload[STATE]), found[POINT].token

@@ -400,6 +400,7 @@ async def opened(parts: Parts, stack: contextlib.AsyncExitStack) -> None:
     mode = parts.ranker.mode
     await retried(parts.open)
     stack.push_async_callback(parts.store.close)
+    await retried(parts.remade.claim)
     if isinstance(mode, DeepMode):
         mode.check_graph(await retried(parts.entities.in_force))
 

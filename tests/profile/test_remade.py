@@ -1,41 +1,51 @@
-"""Stores made from others: nobody works on half of one, and one that was used is known by that."""
+"""Stores made from others: nobody works on half of one, and nobody makes anything of one that a worker has."""
 
 import pytest
 
-from penchant.profile.positions import Position
-from penchant.profile.remade import HalfMade, Remade, RemadeNote, digest_of
+from penchant.profile.remade import HalfMade, Remade, State
 
 
-async def test_a_store_that_was_filled_from_the_log_has_no_note(edge, items):
-    """Nothing stands in its way."""
-    remade = Remade(edge, items.layout)
-    assert await remade.note() is None
+@pytest.fixture
+def remade(edge, items):
+    """The note of a store."""
+    return Remade(edge, items.layout)
+
+
+async def test_a_store_that_nobody_has_had_is_anybodys(remade, items):
+    """A worker takes it as it is; and then it is its."""
+    assert await remade.state() is None
     await remade.check()
-
-
-async def test_half_a_store_is_refused_until_it_is_whole(edge, items):
-    """By whoever opens it, however often it was begun."""
-    remade = Remade(edge, items.layout)
     for _ in range(2):
-        await remade.write(RemadeNote(whole=False, covers=""))
-        with pytest.raises(HalfMade, match="penchant reindex"):
-            await remade.check()
-    whole = RemadeNote(whole=True, covers="c0ffee")
-    await remade.write(whole)
-    await Remade(edge, items.layout).check()
-    assert await remade.note() == whole
+        await remade.claim()
+        assert await remade.state() is State.IN_USE
+    assert not await remade.move(State.HALF_MADE, among=(None, State.WHOLE, State.HALF_MADE))
     assert await items.count() == 0
 
 
-def test_what_a_store_covers_has_a_digest():
-    """Another offset, another log, a partition more: another digest; the order does not matter."""
-    one, two = Position(topic_id="t", next_offset=1), Position(topic_id="t", next_offset=2)
-    covered = {("items", "posts", 0): one, ("profiles", "clicks", 1): two}
-    assert digest_of(covered) == digest_of(dict(reversed(covered.items())))
-    others = [
-        {},
-        {**covered, ("items", "posts", 0): two},
-        {**covered, ("items", "posts", 0): Position(topic_id="u", next_offset=1)},
-        {**covered, ("items", "posts", 1): one},
-    ]
-    assert len({digest_of(one) for one in (covered, *others)}) == 5
+async def test_half_a_store_is_refused_until_it_is_whole(remade):
+    """By whoever opens it, however often it was begun; whole, it may be made anew until a worker takes it."""
+    for _ in range(2):
+        assert await remade.move(State.HALF_MADE, among=(None, State.WHOLE, State.HALF_MADE))
+        for refused in (remade.check, remade.claim):
+            with pytest.raises(HalfMade, match="penchant reindex"):
+                await refused()
+        assert await remade.move(State.WHOLE, among=[State.HALF_MADE])
+        await remade.check()
+    await remade.claim()
+    assert await remade.state() is State.IN_USE
+
+
+async def test_one_of_two_has_a_store(edge, items, monkeypatch):
+    """Who reads the note before somebody else writes it does not write over that."""
+    mine, theirs = Remade(edge, items.layout), Remade(edge, items.layout)
+    read = mine._read
+
+    async def overtaken():
+        found = await read()
+        monkeypatch.setattr(mine, "_read", read)
+        await theirs.claim()
+        return found
+
+    monkeypatch.setattr(mine, "_read", overtaken)
+    assert not await mine.move(State.HALF_MADE, among=[None])
+    assert await mine.state() is State.IN_USE

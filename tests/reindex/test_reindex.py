@@ -17,12 +17,15 @@ from penchant.encoders.media import MediaReader
 from penchant.errors import ConfigurationError
 from penchant.profile.affinity import Transition
 from penchant.profile.graph import Fact
+from penchant.profile.items import Item as StoredItem
+from penchant.profile.items import Stored
 from penchant.profile.positions import Position, Positions
 from penchant.profile.remade import HalfMade
 from penchant.profile.signals import Action, Signal
 from penchant.profile.store.base import LayoutMismatch
 from penchant.profile.updater import ProfileUpdater
 from penchant.reindex import reindex
+from penchant.reindex.items import is_better, is_news
 from penchant.reindex.sides import InUse, sides_of
 from penchant.settings import load_settings
 from penchant.streams import content, interest
@@ -128,6 +131,7 @@ async def running(settings):
     """A store's parts, as a worker has them."""
     parts = build_parts(settings)
     await parts.open()
+    await parts.remade.claim()
     try:
         async with Embedder(settings.encoders) as embedder, MediaReader(settings.encoders) as media:
             keeper = EntityKeeper(parts.entities, parts.places, settings.fusion.graph_dimension)
@@ -275,6 +279,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from penchant.reindex import reindex
+from penchant.reindex.items import is_better, is_news
 from penchant.settings import load_settings
 
 def progress(what, done, total):
@@ -351,6 +356,45 @@ async def test_a_store_that_was_used_is_left_alone(settings, media):
         await asyncio.to_thread(reindex, old, other)
 
 
+async def test_a_store_that_a_worker_has_opened_is_left_alone(settings, media):
+    """Also where it has done nothing yet: what it takes in next would be written over. Nor is it called half made."""
+    old, new, early = settings("old"), settings("new", LARGE), settings("early", LARGE)
+    await filled(old, media)
+    await asyncio.to_thread(reindex, old, new)
+    for store in (new, early):
+        async with running(store):
+            pass
+        with pytest.raises(InUse):
+            await asyncio.to_thread(reindex, old, store)
+        async with running(store):
+            pass
+
+
+async def test_a_run_that_cannot_begin_changes_nothing(settings, media):
+    """Where the old store is gone, the new one stays what it was."""
+    old, new = settings("old"), settings("new", LARGE)
+    await filled(old, media)
+    await asyncio.to_thread(reindex, old, new)
+    old.data_dir.rename(old.data_dir.with_name("elsewhere"))
+    with pytest.raises(ConfigurationError):
+        await asyncio.to_thread(reindex, old, new)
+    async with running(new) as run:
+        assert await run.profiles()
+
+
+def test_a_newer_version_is_news_however_near_it_stands():
+    """Two records of one millisecond stand side by side in the log; and another try replaces what found less."""
+    first = StoredItem(item_id="a", version=(5, 5, 5), listed=True, text="one", modalities=("text", "image"))
+    second = msgspec.structs.replace(first, version=(5, 5, 6), text="two")
+    known = Stored(item=first, vector=None, token=1)
+    assert is_news(second, known)
+    assert not is_news(first, known)
+    assert is_better(msgspec.structs.replace(second, version=first.version, modalities=("text",)), known)
+    again = msgspec.structs.replace(first, modalities=("text",))
+    assert not is_better(again, known)
+    assert is_better(first, Stored(item=again, vector=None, token=1))
+
+
 async def test_a_catalogue_that_is_large_enough_is_calibrated(settings, media):
     """The first list of the new worker is as good as the last of the old one."""
     sections = {"recommend": {"calibrate_at": 10}}
@@ -425,11 +469,12 @@ async def test_a_new_generation_on_the_same_server(settings, media, engine):
         summary = await asyncio.to_thread(reindex, old, new)
         assert (summary.tally.items, summary.tally.profiles) == (15, 2)
         await before.like("ada", "film-7", 6)
-        async with running(new) as found, running(fresh) as expected:
-            await compare(found, expected)
-            assert {row.item_id: row.count async for row in found.parts.rows.all()} == {"film-1": 1}
         again = await asyncio.to_thread(reindex, old, new)
         assert (again.tally.items, again.tally.profiles) == (0, 1)
+        async with running(new) as found, running(fresh) as expected:
+            await expected.like("ada", "film-7", 6)
+            await compare(found, expected)
+            assert {row.item_id: row.count async for row in found.parts.rows.all()} == {"film-1": 1}
     with pytest.raises(LayoutMismatch, match="penchant reindex"):
         await build_parts(settings("old", LARGE, store=server)).open()
 

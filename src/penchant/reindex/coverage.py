@@ -5,7 +5,6 @@ from uuid import UUID
 
 from penchant.profile.identity import position_point
 from penchant.profile.positions import Position, Positions
-from penchant.profile.remade import Covered
 from penchant.reindex.sides import Sides
 from penchant.settings import Settings
 from penchant.streams import affinity, content, interest
@@ -13,7 +12,10 @@ from penchant.streams.records import SourceKey
 from penchant.streams.topics import Topic, topic_specs
 from penchant.streams.worker import Parts
 
-__all__ = ["Coverage"]
+__all__ = ["Coverage", "Covered"]
+
+# By lane and partition (topic, number).
+Covered = Mapping[tuple[str, str, int], Position]
 
 
 class Coverage:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from penchant.encoders.embedder import AUDIO, TEXT
 from penchant.encoders.embedder import space as encoder_space
 from penchant.profile.fusion import Space
-from penchant.profile.items import Item, Items, Stored
+from penchant.profile.items import Item, Items, Stored, Version
 from penchant.profile.places import Places
 from penchant.reindex.sides import InUse
 from penchant.reindex.tally import Tally
@@ -80,6 +80,9 @@ def plan_of(old: EncoderSettings, new: EncoderSettings) -> Plan:
     return Plan(taken=taken, embedded=embedded, modalities=frozenset(modalities))
 
 
+Lossy = tuple[str, Version]  # an item in a version
+
+
 class ItemCopier:
     """Makes the items of one store anew in another.
 
@@ -90,10 +93,19 @@ class ItemCopier:
         items: of the new store.
         places: of the new store.
         tally: of what was done.
+        lost: items of which something could not be had in this run; they are not tried again.
     """
 
     def __init__(
-        self, maker: ItemMaker, plan: Plan, *, before: Space, items: Items, places: Places, tally: Tally
+        self,
+        maker: ItemMaker,
+        plan: Plan,
+        *,
+        before: Space,
+        items: Items,
+        places: Places,
+        tally: Tally,
+        lost: set[Lossy],
     ) -> None:
         self._maker = maker
         self._plan = plan
@@ -101,28 +113,30 @@ class ItemCopier:
         self._items = items
         self._places = places
         self._tally = tally
+        self._lost = lost
 
-    async def copy(self, stored: Sequence[Stored], *, once_more: bool) -> int:
+    async def copy(self, stored: Sequence[Stored]) -> int:
         """Makes those of some items that the new store has not, or not in this version; gives how many.
 
         Args:
             stored: in the old store.
-            once_more: also tries those again of which something could not be had before.
 
         Raises:
             InUse: somebody else writes the new store.
         """
         known = {one.item.item_id: one for one in await self._items.stored(one.item.item_id for one in stored)}
-        wanted = [one for one in stored if is_news(one.item, known.get(one.item.item_id), once_more=once_more)]
+        wanted = [
+            one
+            for one in stored
+            if (one.item.item_id, one.item.version) not in self._lost and is_news(one.item, known.get(one.item.item_id))
+        ]
         if wanted:
-            tokens = {item_id: one.token for item_id, one in known.items()}
-            stands = await self._items.replace(
-                [
-                    Stored(item=item, vector=vector, token=tokens.get(item.item_id))
-                    for item, vector in await self._made(wanted)
-                ]
-            )
-            if len(stands) < len(wanted):
+            made = [
+                Stored(item=item, vector=vector, token=known[item.item_id].token if item.item_id in known else None)
+                for item, vector in await self._made(wanted)
+            ]
+            better = [one for one in made if is_better(one.item, known.get(one.item.item_id))]
+            if len(await self._items.replace(better)) < len(better):
                 raise InUse
         # Also those that are there: another graph may have come into force since.
         await self._places.refresh(one.item.item_id for one in stored if one.item.entity)
@@ -153,12 +167,22 @@ class ItemCopier:
         vector = new.vector
         if old.vector is not None and vector is not None:
             vector = carried(self._before, old.vector, self._items.space, vector, taken)
+        if lost:
+            self._lost.add((item.item_id, item.version))
         return (older(item) if lost else item), vector
 
 
-def is_news(item: Item, known: Stored | None, *, once_more: bool) -> bool:
-    """Whether the new store has nothing as new of an item; with `once_more`, nothing as new and whole."""
-    return known is None or known.item.version < (item.version if once_more else older(item).version)
+def is_news(item: Item, known: Stored | None) -> bool:
+    """Whether the new store has nothing as new of an item, or nothing whole."""
+    return known is None or known.item.version < item.version
+
+
+def is_better(made: Item, known: Stored | None) -> bool:
+    """Whether an item made now is to stand in place of the known one; not where another try found less of the same."""
+    if known is None or made.version != known.item.version:
+        return True
+    same = all(getattr(made, name) == getattr(known.item, name) for name in ("title", "text", "tags", "media"))
+    return not same or set(made.modalities) > set(known.item.modalities)
 
 
 async def batches(items: AsyncIterator[Stored], plan: Plan) -> AsyncIterator[list[Stored]]:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.media import MediaReader
 from penchant.profile.cache import ItemVectors
-from penchant.profile.remade import Covered, RemadeNote, digest_of
+from penchant.profile.remade import State
 from penchant.profile.store.base import CollectionLayout, SearchFilter
 from penchant.reindex.coverage import Coverage
-from penchant.reindex.items import ItemCopier, Plan, batches, plan_of
+from penchant.reindex.items import ItemCopier, Lossy, Plan, batches, plan_of
 from penchant.reindex.profiles import copy_points, copy_profiles, profile_batches
 from penchant.reindex.sides import InUse, Sides, sides_of
 from penchant.reindex.tally import Summary, Tally
@@ -86,6 +86,7 @@ class Making:
         self._maker = maker
         self._tell = tell
         self._coverage = Coverage(sides)
+        self._lost: set[Lossy] = set()
 
     async def run(self) -> str:
         """Makes it; gives the fingerprint of its calibration, if it has one.
@@ -93,38 +94,41 @@ class Making:
         Raises:
             InUse: there is something else in it, or a worker uses it or has used it.
         """
-        covered = await self._begin()
+        await self._check()
         items = FEW
         while items >= FEW and self.tally.passes < PASSES:
             items = -self.tally.items
             self._tell("copying the old store", 0, 0)
             async with self._sides.source() as source:
                 ahead = await self._coverage.load(source)  # before anything else: whatever comes now is read again
+                await self._begin()
                 await self._pass(source)
-            if await self._coverage.load(self._target) != covered:
-                raise InUse
             await self._coverage.save(self._target, ahead)
-            covered = await self._coverage.load(self._target)
             self.tally.passes += 1
             items += self.tally.items
         self._tell("calibrating", 0, 0)
         calibration = await self._target.calibrations.in_force(self._sides.new.recommend.calibrate_at)
-        await self._target.remade.write(RemadeNote(whole=True, covers=digest_of(covered)))
+        await self._target.store.flush()  # what the note speaks of, and then the note
+        await self._target.remade.move(State.WHOLE, among=[State.HALF_MADE])
         await self._target.store.flush()
         return "" if calibration is None else calibration.fingerprint
 
-    async def _begin(self) -> Covered:
-        """Notes that the store is being made; gives how far it covers the log by now."""
+    async def _check(self) -> None:
+        """Looks whether anything may be made of the store, before anything is asked of the old one."""
         target = self._target
-        note, covered = await target.remade.note(), await self._coverage.load(target)
-        if note is None:
-            layouts = (target.items.layout, target.profiles.layout, *self._sides.apart(target))
-            if covered or any([await counted(target, layout) for layout in layouts]):
-                raise InUse
-        elif note.whole and note.covers != digest_of(covered):
+        state = await target.remade.state()
+        if state is State.IN_USE:
             raise InUse
-        await target.remade.write(RemadeNote(whole=False, covers=""))
-        return covered
+        if state is None:
+            layouts = (target.items.layout, target.profiles.layout, *self._sides.apart(target))
+            if await self._coverage.load(target) or any([await counted(target, layout) for layout in layouts]):
+                raise InUse
+
+    async def _begin(self) -> None:
+        """Notes that the store is being made, unless a worker has it."""
+        if not await self._target.remade.move(State.HALF_MADE, among=(None, State.WHOLE, State.HALF_MADE)):
+            raise InUse
+        await self._target.store.flush()
 
     async def _pass(self, source: Parts) -> None:
         """One pass: what places items in the graph first, then items, then the profiles that look at them."""
@@ -148,9 +152,10 @@ class Making:
             items=target.items,
             places=target.places,
             tally=self.tally,
+            lost=self._lost,
         )
         async for stored in batches(source.items.all(), self._plan):
-            await copier.copy(stored, once_more=not self.tally.passes)
+            await copier.copy(stored)
             done += len(stored)
             self._tell("embedding items", done, total)
 
