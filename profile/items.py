@@ -315,7 +315,7 @@ class Items:
         """The items that may be recommended."""
         listed = SearchFilter(equal={LISTED: True})
         async for point in self._store.scroll(self._collection, listed, vectors=(CONTENT,), page=FEW):
-            yield stored_in(point)
+            yield stored_of(point)
 
     async def tokens(self) -> AsyncIterator[tuple[str, int | None]]:
         """The write tokens of the items that may be recommended: they change with whatever changes."""
@@ -368,11 +368,6 @@ def stored_of(point: Point) -> Stored:
 def source(placed: Placed) -> str:
     """Where a place is from."""
     return MEAN if placed.mean else OWN
-
-
-def stored_in(point: Point) -> Stored:
-    """A point with all its payload as an item."""
-    return Stored(item=item_of(point.payload), vector=point.vectors.get(CONTENT), token=point.token)
 
 
 def item_of(payload: Mapping[str, Any]) -> Item:

@@ -28,7 +28,9 @@ log = structlog.get_logger()
 Vectors = NDArray[np.float32]
 
 REFRESH_S = 5.0
-REST = 10  # times as long as looking through the catalogue took
+REST = 10  # times as long as looking for what others have changed took
+MOST_REST_S = 30.0
+MANY = 1_024  # items that have changed: to read the catalogue anew, while the store answers, keeps nobody waiting
 MOST_SCORES = 2**22  # computed at a time: 16 MB
 FEW = 64  # items read or placed at a time
 
@@ -62,20 +64,23 @@ class Shelf:
         self._items = items
         self._most = most
         self.stocked = False
-        self._changed: set[str] = set()
+        self._stocking = False
+        self._changed: set[str] = set()  # since the catalogue was read
         self._one_at_a_time = asyncio.Lock()
+        self._vectors: Vectors
+        self._times: NDArray[np.int64]
         self._clear()
-        items.watch(self._changed.update)
+        items.watch(self._note)
 
     async def run(self) -> None:
         """Stocks the shelf, and keeps it as the store is, until cancelled."""
         while self._most:
-            started = time.monotonic()
+            rest_s = REFRESH_S
             try:
-                await self._refresh()
+                rest_s = await self._refresh()
             except Unavailable as error:
                 log.warning("the catalogue cannot be read; will try again", error=str(error))
-            await asyncio.sleep(max(REFRESH_S, REST * (time.monotonic() - started)))
+            await asyncio.sleep(rest_s)
 
     async def search(self, wanted: Sequence[Wanted], *, limit: int) -> list[list[Candidate]]:
         """For each query the `limit` listed items of largest dot product, best first."""
@@ -103,9 +108,17 @@ class Shelf:
         """The listed items; none while the shelf is not stocked."""
         return self._places.keys() if self.stocked else ()
 
+    def _note(self, item_ids: Collection[str]) -> None:
+        """Has items looked at again that have been written."""
+        if self.stocked or self._stocking:
+            self._changed.update(item_ids)
+
     async def _ready(self) -> bool:
-        """Whether the shelf is stocked; with what this process has written since, if it is."""
+        """Whether the shelf is stocked; with what has been written since, if it is."""
         while self.stocked and self._changed:
+            if len(self._changed) > MANY:
+                self._clear()
+                break
             changed = set(self._changed)
             self._changed -= changed
             try:
@@ -113,26 +126,39 @@ class Shelf:
             except BaseException:
                 self._changed |= changed
                 raise
+            if len(self._names) > self._most:
+                self._clear()
         return self.stocked
 
-    async def _refresh(self) -> None:
-        """Stocks the shelf, or looks for what others have changed."""
+    async def _refresh(self) -> float:
+        """Stocks the shelf, or looks for what has changed; says how long to rest after that, seconds."""
         if await self._items.count() > self._most:
             async with self._one_at_a_time:
                 self._clear()
-        elif not self.stocked:
+            return REFRESH_S
+        if not self.stocked:
             await self._stock()
-        elif self._items.shared:
+            return REFRESH_S
+        started = time.monotonic()
+        if self._items.shared:
             tokens = {item_id: token async for item_id, token in self._items.tokens()}
             changed = [item_id for item_id, token in tokens.items() if self._tokens.get(item_id) != token]
             self._changed.update(changed, self._tokens.keys() - tokens.keys())
+        rest_s = min(max(REFRESH_S, REST * (time.monotonic() - started)), MOST_REST_S)
+        async with self._one_at_a_time:
+            await self._ready()  # so that no list has much to wait for
+        return rest_s
 
     async def _stock(self) -> None:
         """Reads the whole catalogue. What is written meanwhile is read again."""
         self._clear()
-        async for stored in self._items.all_listed():
-            self._place(stored)
-        self.stocked = len(self._names) <= self._most
+        self._stocking = True
+        try:
+            async for stored in self._items.all_listed():
+                self._place(stored)
+            self.stocked = len(self._names) <= self._most
+        finally:
+            self._stocking = False
         if self.stocked:
             log.info("the catalogue is in memory", items=len(self._names))
 
@@ -184,12 +210,14 @@ class Shelf:
             self._places[name] = place
 
     def _grow(self) -> None:
-        size = 2 * len(self._vectors) + FEW
-        self._vectors.resize((size, self._vectors.shape[1]), refcheck=False)
-        self._times.resize(size, refcheck=False)
+        # New arrays: a search that was given up may still be computing with these.
+        more = len(self._times) + FEW
+        self._vectors = np.concatenate([self._vectors, np.zeros((more, self._vectors.shape[1]), np.float32)])
+        self._times = np.concatenate([self._times, np.zeros(more, np.int64)])
 
     def _clear(self) -> None:
         self.stocked = False
+        self._changed.clear()
         self._bounds = self._items.space.bounds()
         self._slices: set[str] = set()  # those that any item has
         self._names: list[str] = []

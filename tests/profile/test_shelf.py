@@ -117,3 +117,16 @@ async def test_it_is_stocked_while_items_are_written(items, catalogue, shelf_of)
     shelf = await shelf_of(items, most=1_000)
     made = await writing
     assert set(await shelf.listed(made)) == set(made)
+
+
+async def test_what_nobody_asks_for_is_not_noted(items, catalogue, shelf_of, monkeypatch):
+    """Memory is bounded: where the store answers, and where more has changed than is worth looking at one by one."""
+    unused = Shelf(items, most=0)
+    await catalogue(*(f"i{number}" for number in range(20)))
+    assert not unused._changed
+    shelf = await shelf_of(items)
+    monkeypatch.setattr("penchant.profile.shelf.MANY", 5)
+    made = await catalogue(*(f"n{number}" for number in range(10)), seed=1)
+    assert set(await shelf.listed(made)) == set(made)  # by the store
+    assert not shelf.stocked
+    assert not shelf._changed
