@@ -49,6 +49,8 @@ client_log.disabled = True  # while the broker starts, refused connections are n
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 9092
+OUT_OF_THE_WAY = range(15_000, 32_000)  # below what systems give to whoever connects
+TRIES = 64
 LEAST_JAVA = 17
 HEAP = ("-Xms64m", "-Xmx512m")
 # A local broker lives for minutes, in which compiling would be most of what it does: with the quick compiler alone it
@@ -315,18 +317,17 @@ def take_port(port: int) -> int:
     Raises:
         PortInUse: something listens there.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            raise PortInUse(
-                f"Port {port} of {HOST} is in use",
-                hint="Stop what listens there, or choose another with --port (0 takes a free one) "
-                "and set kafka.bootstrap_servers to it.",
-            ) from None
-        free: int = probe.getsockname()[1]
-        return free
+    # Of what the system gives away by itself a connection may have taken it before the broker listens there.
+    for one in [port] if port else secrets.SystemRandom().sample(OUT_OF_THE_WAY, TRIES):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, one))
+            return one
+    raise PortInUse(
+        f"Port {port} of {HOST} is in use" if port else f"No free port was found on {HOST}",
+        hint="Stop what listens there, or choose another with --port (0 takes a free one) "
+        "and set kafka.bootstrap_servers to it.",
+    )
 
 
 def kafka_command(data_dir: Path, port: int, *, say: Say) -> list[str]:
