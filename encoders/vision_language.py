@@ -100,11 +100,12 @@ class Reader(Encoder[Whole, Prompt, Raw]):
         self._reserved = reserved(self._processor)
         self._model = load_model(folder, dtype=getattr(self._torch, options.dtype)).to(host.device)
         try:
-            self._prompt(options.instruction, "a", [])
+            self._prompt(options.instruction, self._text("a"), [])
         except Exception as error:  # whatever a template makes of what it was not written for
             raise ConfigurationError(
-                f"The chat template in {folder} cannot be used ({type(error).__name__}: {str(error)[:200]})",
-                hint="A chat_template.jinja that knows a system's turn is needed where `instruction` is set.",
+                f"Tokenizer or chat template in {folder} cannot be used ({type(error).__name__}: {str(error)[:200]})",
+                hint="A fast tokenizer is needed, and where `instruction` is set a chat_template.jinja that knows a "
+                "system's turn.",
             ) from error
 
     @classmethod

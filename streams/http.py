@@ -128,10 +128,13 @@ def build_api(
         """Copies the store to a new folder of this machine."""
         return await done(request, host, SnapshotRequest, partial(taken, snapshot))
 
+    calibrating = asyncio.Lock()  # each holds a sample of the catalogue in memory
+
     @api.post("/calibrate")
     async def calibrate_anew(request: Request) -> Response:
         """Centres and whitens content by the catalogue as it is now."""
-        return await done(request, host, CalibrationRequest, lambda asked: calibrate(Path(asked.store)))
+        async with calibrating:
+            return await done(request, host, CalibrationRequest, lambda asked: calibrate(Path(asked.store)))
 
     return api
 
