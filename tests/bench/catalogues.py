@@ -2,7 +2,8 @@
 
 One process a size, on the embedded store, with no broker. All three serve the same users, who have sets of signals as
 Zipf's law makes them: the ranker makes whole lists, 256 at a time (candidates, features, diversity, reasons); the
-others ask the store alone for the ten items nearest to each user, one by one, or all in one request.
+others find the ten items nearest to each user alone: penchant's catalogue in memory for all users at once, and the
+store asked one by one, or in one request. Memory holds each catalogue here (`recommend.exact_items`).
 """
 
 import asyncio
@@ -12,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from penchant.profile.profiles import Profile
+from penchant.profile.shelf import Wanted
 from penchant.profile.store.base import SearchFilter
 from penchant.settings import Settings, load_settings
-from penchant.streams.worker import Parts, build_parts
+from penchant.streams.worker import Parts, build_parts, tune_process
 from tests.bench.filling import signals_of, updater_of
 from tests.bench.result import Cell, Curve, Part, Table, median
 from tests.bench.rig import Rig, answer, asked, memory_mib, run_child
@@ -29,7 +31,9 @@ CONTENT = "content"
 COUNT = 10
 SIGNALS = 100  # of a user, on average
 MOST_ROUNDS = 9
-RANKER, ONE_BY_ONE, BATCHED = "penchant's lists", "queries one by one", "one batched query"
+RANKER, NEAREST, ONE_BY_ONE, BATCHED = (
+    "penchant's lists", "penchant's nearest items", "queries one by one", "one batched query",
+)  # fmt: skip
 
 
 async def rates(settings: Settings, *, items: int, users: int, seconds: float) -> dict[str, Any]:
@@ -41,10 +45,15 @@ async def rates(settings: Settings, *, items: int, users: int, seconds: float) -
         users: served at a time.
         seconds: about how long each contestant has in all.
     """
-    parts = build_parts(settings)
+    tune_process()  # as a worker does
+    holding = settings.recommend.model_copy(update={"exact_items": max(settings.recommend.exact_items, items)})
+    parts = build_parts(settings.model_copy(update={"recommend": holding}))
     await parts.open()
     before = memory_mib("RssAnon")
+    shelving = asyncio.create_task(parts.ranker.shelf.run())
     try:
+        while not parts.ranker.shelf.stocked:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.1)
         profiles = await known(settings, parts, items, users)
         calibration = await parts.calibrations.in_force(settings.recommend.calibrate_at)
         if calibration is not None:
@@ -52,6 +61,7 @@ async def rates(settings: Settings, *, items: int, users: int, seconds: float) -
         moments = [profile.state.as_of for profile in profiles]
         contestants: dict[str, Callable[[int], Awaitable[object]]] = {
             RANKER: lambda count: parts.ranker.rank(profiles[:count], moments[:count]),
+            NEAREST: lambda count: nearest(parts, profiles[:count]),
             ONE_BY_ONE: lambda count: one_by_one(parts, profiles[:count]),
             BATCHED: lambda count: batched(parts, profiles[:count]),
         }
@@ -66,6 +76,7 @@ async def rates(settings: Settings, *, items: int, users: int, seconds: float) -
                 found[name].append(counts[name] / await timed(contestant, counts[name]))
         return {"rates": found, "first": first[RANKER], "mib": memory_mib("RssAnon") - before}
     finally:
+        shelving.cancel()
         await parts.store.close()
 
 
@@ -83,6 +94,15 @@ async def timed(contestant: Callable[[int], Awaitable[object]], count: int) -> f
     began = time.perf_counter()
     await contestant(count)
     return time.perf_counter() - began
+
+
+async def nearest(parts: Parts, profiles: Sequence[Profile]) -> None:
+    """What the ranker asks for first: the nearest items of all users, without those that they have met."""
+    wanted = [
+        Wanted(vector=one.interest, author="", without={signal.item_id for signal in one.state.signals})
+        for one in profiles
+    ]
+    await parts.ranker.shelf.search(wanted, limit=COUNT)
 
 
 async def one_by_one(parts: Parts, profiles: Sequence[Profile]) -> None:
@@ -114,19 +134,22 @@ def measure(rig: Rig) -> Part:
         middle = {name: median(some) or 0.0 for name, some in found["rates"].items()}
         for name, rate in middle.items():
             by_name.setdefault(name, []).append(rate)
-        ratios = [one / other for one, other in zip(found["rates"][RANKER], found["rates"][ONE_BY_ONE], strict=True)]
+        by_list, by_search = (
+            median([one / other for one, other in zip(found["rates"][name], found["rates"][ONE_BY_ONE], strict=True)])
+            for name in (RANKER, NEAREST)
+        )
         rows.append(
             [
-                f"{items:,} items", middle[RANKER], 1_000 / middle[RANKER], middle[ONE_BY_ONE], middle[BATCHED],
-                median(ratios), len(ratios), found["first"], found["mib"],
+                f"{items:,} items", middle[RANKER], 1_000 / middle[RANKER], middle[NEAREST], middle[ONE_BY_ONE],
+                middle[BATCHED], by_search, by_list, len(found["rates"][RANKER]), found["first"], found["mib"],
             ]
         )  # fmt: skip
         rig.say(f"{items:,} items: {', '.join(f'{name} {rate:,.0f}' for name, rate in middle.items())} users/s")
     table = Table(
         title=f"Users served a second, {sizes.ranked} at a time",
         columns=(
-            "", "penchant's lists/s", "ms a list", "one by one, users/s", "batched query, users/s",
-            "lists / one by one (wanted: 5)", "rounds", "the first lists, s", "memory, MiB",
+            "", "penchant's lists/s", "ms a list", "penchant's nearest, users/s", "one by one, users/s",
+            "batched query, users/s", "nearest / one by one (wanted: 5)", "lists / one by one", "rounds", "the first lists, s", "memory, MiB",
         ),
         rows=rows,
     )  # fmt: skip
