@@ -148,8 +148,17 @@ def measure(rig: Rig) -> Part:
     table = Table(
         title=f"Users served a second, {sizes.ranked} at a time",
         columns=(
-            "", "penchant's lists/s", "ms a list", "penchant's nearest, users/s", "one by one, users/s",
-            "batched query, users/s", "nearest / one by one (wanted: 5)", "lists / one by one", "rounds", "the first lists, s", "memory, MiB",
+            "",
+            "penchant's lists/s",
+            "ms a list",
+            "penchant's nearest, users/s",
+            "one by one, users/s",
+            "batched query, users/s",
+            "nearest / one by one (wanted: 5)",
+            "lists / one by one",
+            "rounds",
+            "the first lists, s",
+            "memory, MiB",
         ),
         rows=rows,
     )  # fmt: skip
