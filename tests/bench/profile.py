@@ -177,6 +177,9 @@ async def profiled(settings: Settings) -> list[Table]:
         parts.store.engine = InLine()
     await parts.open()
     handler = await handler_on(settings, parts)
+    shelving = asyncio.create_task(parts.ranker.shelf.run())
+    while not parts.ranker.shelf.stocked:  # noqa: ASYNC110  nobody tells
+        await asyncio.sleep(0.1)
     handling, listing = Stages(), Stages()
     events: list[float] = []
     lists: list[float] = []
@@ -193,6 +196,7 @@ async def profiled(settings: Settings) -> list[Table]:
         else:
             handled = await handling.watch(handler.handle(batch), BATCH)
             await listing.watch(handler.refresh(due_of(handled)), LISTS)
+    shelving.cancel()
     await parts.store.close()
     rates = Table(
         title=f"Without the profiler, in one thread, {BATCH:,} events and {LISTS} lists at a time",
