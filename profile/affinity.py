@@ -15,10 +15,11 @@ a transition whose origin lies at or before that is in it already.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -36,6 +37,7 @@ __all__ = [
     "POPULARITY_HALF_LIVES_MS",
     "ROW_HALF_LIFE_MS",
     "ROW_LIMIT",
+    "Liking",
     "Row",
     "RowTable",
     "Transition",
@@ -44,11 +46,13 @@ __all__ = [
     "histories",
     "is_positive",
     "item_key",
+    "log_growth",
     "positives",
     "predecessors",
     "recent_items",
     "row_measure",
     "transition_scores",
+    "weighted",
 ]
 
 DAY_MS = 86_400_000
@@ -70,8 +74,12 @@ Origin = tuple[str, int]  # topic, partition
 Floats = NDArray[np.float64]
 
 
+# What orders a user's signals.
+moment: Callable[[Signal], tuple[int, str]] = attrgetter("time", "event_id")
+
+
 class Transition(Struct, frozen=True, kw_only=True):
-    """A positive signal on an item, after others of the same user.
+    """A positive signal on an item, after others of the same user, as rows take it in.
 
     Attributes:
         item_id: what it happened to.
@@ -86,6 +94,35 @@ class Transition(Struct, frozen=True, kw_only=True):
     previous: tuple[Weighted, ...]
     origin: Origin
     offset: int
+
+
+class Liking(Struct, frozen=True, kw_only=True):
+    """A positive signal on an item, and the items that it came after: what a transition is made of.
+
+    Attributes:
+        item_id: what it happened to.
+        at: when, epoch milliseconds.
+        previous: the user's most recent earlier items, latest first; what they weigh, `weighted` says.
+        origin: the partition of the record that told of it; and
+        offset: where in it.
+    """
+
+    item_id: str
+    at: int
+    previous: tuple[str, ...]
+    origin: Origin
+    offset: int
+
+    @property
+    def transition(self) -> Transition:
+        """It, with its weights written out."""
+        return Transition(
+            item_id=self.item_id,
+            at=self.at,
+            previous=weighted(self.previous),
+            origin=self.origin,
+            offset=self.offset,
+        )
 
 
 class Row(Struct, frozen=True, kw_only=True, eq=False):
@@ -257,44 +294,40 @@ def predecessors(
     return faded(past[: bisect_left(past, moment(of), key=moment)], {of.item_id}, most, fade)
 
 
-def histories(
-    signals: Sequence[Signal], past: Iterable[Signal], *, most: int = MOST_PREVIOUS, fade: float = FADE
-) -> list[tuple[Weighted, ...]]:
-    """The `predecessors` of many signals of one user, found in one walk; in the order of `signals`.
+def histories(signals: Sequence[Signal], past: Sequence[Signal], *, most: int = MOST_PREVIOUS) -> list[tuple[str, ...]]:
+    """The items of the `predecessors` of many signals of one user, found in one walk; in the order of `signals`.
 
     Args:
         signals: in any order.
-        past: the positive signals of the user, newest first; read as far as is needed.
+        past: of the user, as `positives` gives them.
         most: how many items each.
-        fade: how much less each weighs than the one after it.
     """
-    if not signals:
-        return []
-    oldest = min(signals, key=moment)
-    walked: list[Signal] = []
-    before: set[str] = set()
-    for signal in past:
-        if signal.time <= oldest.time and is_before(signal, oldest):
-            if signal.item_id in before:
-                continue  # later ones will be looked for, and found, before this one
-            before.add(signal.item_id)
-        walked.append(signal)
-        if len(before) > most:  # one more, for one of them may be the item itself
-            break
-    shares = shares_of(most, fade)
-    found: dict[int, tuple[Weighted, ...]] = {}
+    moments = [moment(signal) for signal in signals]
+    order = sorted(range(len(signals)), key=moments.__getitem__)
+    place = bisect_left(past, moments[order[0]], key=moment) if order else 0
+    walked: set[str] = set()
+    while place and len(walked) <= most:  # one more, for one of them may be the item itself
+        place -= 1
+        walked.add(past[place].item_id)
+    found: list[tuple[str, ...]] = [()] * len(signals)
     recent: dict[str, None] = {}  # items in the order of their last occurrence
-    for number in sorted(range(len(signals)), key=lambda number: moment(signals[number])):
-        signal = signals[number]
-        while walked and is_before(walked[-1], signal):
-            item_id = walked.pop().item_id
-            recent.pop(item_id, None)
-            recent[item_id] = None
+    for number in order:
+        end = bisect_left(past, moments[number], lo=place, key=moment)
+        for one in past[place:end]:
+            recent.pop(one.item_id, None)
+            recent[one.item_id] = None
+        place = end
         latest = list(islice(reversed(recent), most + 1))
-        if signal.item_id in recent and signal.item_id in latest:
-            latest.remove(signal.item_id)
-        found[number] = tuple(zip(latest, shares, strict=False))
-    return [found[number] for number in range(len(signals))]
+        item_id = signals[number].item_id
+        if item_id in recent and item_id in latest:
+            latest.remove(item_id)
+        found[number] = tuple(latest[:most])
+    return found
+
+
+def weighted(previous: Sequence[str]) -> tuple[Weighted, ...]:
+    """Items, latest first, with what each weighs: the k-th `FADE`^k, from 0 on."""
+    return tuple(zip(previous, shares_of(MOST_PREVIOUS, FADE), strict=False))
 
 
 @lru_cache
@@ -327,20 +360,16 @@ def faded(past: Sequence[Signal], left_out: set[str], most: int, fade: float) ->
     return tuple(found)
 
 
-def is_before(one: Signal, other: Signal) -> bool:
-    """Whether a signal's moment is before another's."""
-    return one.time < other.time or (one.time == other.time and one.event_id < other.event_id)
-
-
-def moment(signal: Signal) -> tuple[int, str]:
-    """What orders a user's signals."""
-    return signal.time, signal.event_id
-
-
 def growth(time_ms: int, half_life_ms: int) -> float:
     """The weight of an event as of the landmark."""
     doublings = (time_ms - LANDMARK_MS) / half_life_ms
     return float(2.0 ** max(-MOST_DOUBLINGS, min(doublings, MOST_DOUBLINGS)))
+
+
+def log_growth(times_ms: int | NDArray[np.int64], half_life_ms: int) -> Floats:
+    """The logarithm of that to the base two, at many moments: of their shape."""
+    doublings = (np.asarray(times_ms) - LANDMARK_MS) / half_life_ms
+    return np.clip(doublings, -MOST_DOUBLINGS, MOST_DOUBLINGS)
 
 
 @lru_cache(65_536)

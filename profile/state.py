@@ -1,7 +1,7 @@
 """The state of a user: two bounded sets of signals and the items seen. All of it joins; none of it counts."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import msgspec
@@ -73,21 +73,6 @@ class ProfileState(Struct, frozen=True, kw_only=True, dict=True):
     def signals(self) -> tuple[Signal, ...]:
         """All signals, strong ones first."""
         return self.strong + self.weak
-
-    def newest_first(self) -> Iterator[Signal]:
-        """All signals, newest first; of two of one moment the weak one."""
-        strong, weak = iter(self.strong), iter(self.weak)
-        one, other = next(strong, None), next(weak, None)
-        while one is not None and other is not None:
-            if one.time > other.time or (one.time == other.time and one.event_id > other.event_id):
-                yield one
-                one = next(strong, None)
-            else:
-                yield other
-                other = next(weak, None)
-        yield from (signal for signal in (one, other) if signal is not None)
-        yield from strong
-        yield from weak
 
     @property
     def as_of(self) -> int:

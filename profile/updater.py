@@ -4,13 +4,14 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.profile.affinity import Transition, histories, is_positive
+from penchant.profile.affinity import Liking, histories, positives
 from penchant.profile.cache import Bounded, ItemVectors
 from penchant.profile.current import CurrentViews
 from penchant.profile.identity import OWN_PREFIX
@@ -44,11 +45,11 @@ class Applied(Struct, frozen=True, kw_only=True):
 
     Attributes:
         refused: how many writes were refused because someone else had written first, and were made again.
-        transitions: one for each record that was the first of its event, in order within each origin.
+        likings: one for each record that was the first of its event, in order within each origin.
     """
 
     refused: int
-    transitions: Sequence[Transition]
+    likings: Sequence[Liking]
 
 
 class ProfileUpdater:
@@ -89,9 +90,9 @@ class ProfileUpdater:
             StoreUnavailable: the store does not answer. Some users may have been written; apply all again.
         """
         applied = [await self._apply_chunk(chunk, tellings, settled) for chunk in chunks(signals, CHUNK)]
-        transitions = [transition for one in applied for transition in one.transitions]
-        transitions.sort(key=lambda one: (one.origin, one.offset))
-        return Applied(refused=sum(one.refused for one in applied), transitions=transitions)
+        likings = [liking for one in applied for liking in one.likings]
+        likings.sort(key=attrgetter("origin", "offset"))
+        return Applied(refused=sum(one.refused for one in applied), likings=likings)
 
     async def read(self, users: Iterable[str]) -> dict[str, Profile]:
         """The profiles of `users` that exist, at least as new as the last `apply` that returned.
@@ -125,7 +126,7 @@ class ProfileUpdater:
     ) -> Applied:
         pending = dict(signals)
         refused = 0
-        transitions: dict[str, list[Transition]] = {}
+        likings: dict[str, list[Liking]] = {}
         for _ in range(MAX_ATTEMPTS):
             known = await self._load(pending)
             merged: list[tuple[ProfileState, Profile]] = []
@@ -135,7 +136,7 @@ class ProfileUpdater:
                 if mine or user in known:
                     before = known.get(user) or self._profiles.empty(user)
                     grown = before.state.adding(mine, UNLIMITED)
-                    told, transitions[user] = heard(
+                    told, likings[user] = heard(
                         before.told, grown, tellings.get(user, ()), settled, partial(self._profiles.owns, user)
                     )
                     state = grown.cut(self._limits)
@@ -154,7 +155,7 @@ class ProfileUpdater:
                 self._cache.put(user, profile)
             conflicts = [profile for profile in changed if profile.user not in written]
             if not conflicts:
-                return Applied(refused=refused, transitions=[one for some in transitions.values() for one in some])
+                return Applied(refused=refused, likings=[one for some in likings.values() for one in some])
             refused += len(conflicts)
             # Someone else wrote these: load what stands and merge all of this batch's signals into that.
             self._forget(conflicts)
@@ -198,8 +199,8 @@ def heard(
     tellings: Sequence[tuple[Signal, Telling]],
     settled: Mapping[Origin, int],
     is_own: Callable[[str], bool],
-) -> tuple[Told, list[Transition]]:
-    """What a user's records have told of, and the transitions that they make.
+) -> tuple[Told, list[Liking]]:
+    """What a user's records have told of, and what of it is told to others.
 
     Of items of the user's own nothing is told: that their author likes them says nothing about others, and what came
     before or after them would name the author.
@@ -215,15 +216,11 @@ def heard(
     tellings = [(signal, telling) for signal, telling in tellings if not is_own(signal.item_id)]
     told, firsts = told.hearing([telling for _, telling in tellings], settled)
     first = [(signal, telling) for signal, telling in tellings if telling in firsts]
-    past = (
-        one
-        for one in grown.newest_first()
-        if is_positive(one) and not (one.item_id.startswith(OWN_PREFIX) and is_own(one.item_id))
-    )
+    if not first:
+        return told, []
+    past = [one for one in positives(grown.signals) if not (one.item_id.startswith(OWN_PREFIX) and is_own(one.item_id))]
     return told, [
-        Transition(
-            item_id=signal.item_id, at=signal.time, previous=previous, origin=telling.origin, offset=telling.offset
-        )
+        Liking(item_id=signal.item_id, at=signal.time, previous=previous, origin=telling.origin, offset=telling.offset)
         for (signal, telling), previous in zip(first, histories([signal for signal, _ in first], past), strict=True)
     ]
 

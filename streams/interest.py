@@ -21,7 +21,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from penchant.profile.affinity import Transition, is_positive
+from penchant.profile.affinity import Liking, is_positive, weighted
 from penchant.profile.cache import ItemVectors
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.recommend import RankedItem, Ranker
@@ -113,7 +113,7 @@ class InterestHandler:
             self._ranker.arms.liked(one.item_id for one in judged if one.place)
             metrics.CONFLICTS.labels(LANE).inc(applied.refused)
             metrics.STAGE_SECONDS.labels(LANE, metrics.APPLY).observe(time.monotonic() - decoded)
-        outputs += [(one.origin[1], self._transition(one)) for one in applied.transitions]
+        outputs += [(one.origin[1], self._transition(one)) for one in applied.likings]
         outputs += [(newest[one.user].partition, output) for one in judged for output in self._example(one)]
         stored = now_ms()
         touched = {
@@ -152,18 +152,18 @@ class InterestHandler:
             self._updater.forget_all()
             self._quality.forget_all()
 
-    def _transition(self, transition: Transition) -> Output:
+    def _transition(self, liking: Liking) -> Output:
         """A transition as it is published."""
-        topic, partition = transition.origin
+        topic, partition = liking.origin
         told = events.Transition(
-            item_id=transition.item_id,
-            at=transition.at,
-            previous=transition.previous,
-            origin=SourcePosition(topic=topic, partition=partition, offset=transition.offset),
+            item_id=liking.item_id,
+            at=liking.at,
+            previous=weighted(liking.previous),
+            origin=SourcePosition(topic=topic, partition=partition, offset=liking.offset),
         )
         return Output(
             topic=self._transitions,
-            key=transition.item_id.encode(),
+            key=liking.item_id.encode(),
             value=encode(told),
             headers={CONTENT_TYPE: MSGPACK},
         )

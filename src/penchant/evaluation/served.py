@@ -152,7 +152,8 @@ class Served:
             signals.setdefault(user, []).append(signal)
             if is_positive(signal):
                 tellings.setdefault(user, []).append((signal, telling_of(signal, ORIGIN, event.index)))
-        return (await self._updater.apply(signals, tellings)).transitions
+        applied = await self._updater.apply(signals, tellings)
+        return [liking.transition for liking in applied.likings]
 
     async def _count(self, transitions: Sequence[Transition]) -> None:
         """Adds transitions to their items' rows."""
