@@ -15,7 +15,7 @@ a transition whose origin lies at or before that is in it already.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from penchant.profile.signals import Action, Signal
+from penchant.profile.told import Origin, Telling
 
 __all__ = [
     "FADE",
@@ -38,6 +39,7 @@ __all__ = [
     "ROW_HALF_LIFE_MS",
     "ROW_LIMIT",
     "Liking",
+    "Likings",
     "Row",
     "RowTable",
     "Transition",
@@ -70,7 +72,6 @@ ROW_LIMIT = 256
 SHRINK = 5.0
 
 Weighted = tuple[str, float]  # item id, weight
-Origin = tuple[str, int]  # topic, partition
 Floats = NDArray[np.float64]
 
 
@@ -123,6 +124,31 @@ class Liking(Struct, frozen=True, kw_only=True):
             origin=self.origin,
             offset=self.offset,
         )
+
+
+class Likings(Struct, frozen=True, gc=False):
+    """What of a user's records is told to others, made while it is gone through: whole, it is some fifty times as much.
+
+    Attributes:
+        signals: the positive ones that were told of for the first time.
+        tellings: of each.
+        past: all of the user that may precede them, as `positives` gives them.
+    """
+
+    signals: Sequence[Signal]
+    tellings: Sequence[Telling]
+    past: Sequence[Signal]
+
+    def __iter__(self) -> Iterator[Liking]:
+        for number, previous in histories(self.signals, self.past):
+            signal, telling = self.signals[number], self.tellings[number]
+            yield Liking(
+                item_id=signal.item_id,
+                at=signal.time,
+                previous=previous,
+                origin=telling.origin,
+                offset=telling.offset,
+            )
 
 
 class Row(Struct, frozen=True, kw_only=True, eq=False):
@@ -294,22 +320,23 @@ def predecessors(
     return faded(past[: bisect_left(past, moment(of), key=moment)], {of.item_id}, most, fade)
 
 
-def histories(signals: Sequence[Signal], past: Sequence[Signal], *, most: int = MOST_PREVIOUS) -> list[tuple[str, ...]]:
-    """The items of the `predecessors` of many signals of one user, found in one walk; in the order of `signals`.
+def histories(
+    signals: Sequence[Signal], past: Sequence[Signal], *, most: int = MOST_PREVIOUS
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The items of the `predecessors` of many signals of one user, found in one walk: behind the number of each.
 
     Args:
-        signals: in any order.
+        signals: in any order; they come oldest first.
         past: of the user, as `positives` gives them.
         most: how many items each.
     """
-    moments = [moment(signal) for signal in signals]
+    moments = list(map(moment, signals))
     order = sorted(range(len(signals)), key=moments.__getitem__)
     place = bisect_left(past, moments[order[0]], key=moment) if order else 0
     walked: set[str] = set()
     while place and len(walked) <= most:  # one more, for one of them may be the item itself
         place -= 1
         walked.add(past[place].item_id)
-    found: list[tuple[str, ...]] = [()] * len(signals)
     recent: dict[str, None] = {}  # items in the order of their last occurrence
     for number in order:
         end = bisect_left(past, moments[number], lo=place, key=moment)
@@ -321,8 +348,7 @@ def histories(signals: Sequence[Signal], past: Sequence[Signal], *, most: int = 
         item_id = signals[number].item_id
         if item_id in recent and item_id in latest:
             latest.remove(item_id)
-        found[number] = tuple(latest[:most])
-    return found
+        yield number, tuple(latest[:most])
 
 
 def weighted(previous: Sequence[str]) -> tuple[Weighted, ...]:

@@ -4,14 +4,15 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
+from operator import itemgetter
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.profile.affinity import Liking, histories, positives
+from penchant.profile.affinity import Liking, Likings, positives
 from penchant.profile.cache import Bounded, ItemVectors
 from penchant.profile.current import CurrentViews
 from penchant.profile.identity import OWN_PREFIX
@@ -31,6 +32,7 @@ CHUNK = 256  # users prepared together: bounds memory, and shares what it costs 
 BREATH = 32  # users after whom others get a turn: some milliseconds
 
 
+T = TypeVar("T")
 Vector = NDArray[np.float32]
 
 NOTHING_SETTLED: Mapping[Origin, int] = {}
@@ -45,11 +47,17 @@ class Applied(Struct, frozen=True, kw_only=True):
 
     Attributes:
         refused: how many writes were refused because someone else had written first, and were made again.
-        likings: one for each record that was the first of its event, in order within each origin.
+        likings: by user; one for each record that was the first of its event.
     """
 
     refused: int
-    likings: Sequence[Liking]
+    likings: Sequence[Likings]
+
+    def told(self, tell: Callable[[Liking], T]) -> list[T]:
+        """What is made of each liking, in order within each origin."""
+        made = [(liking.offset, tell(liking)) for likings in self.likings for liking in likings]
+        made.sort(key=itemgetter(0))
+        return [one for _, one in made]
 
 
 class ProfileUpdater:
@@ -90,9 +98,9 @@ class ProfileUpdater:
             StoreUnavailable: the store does not answer. Some users may have been written; apply all again.
         """
         applied = [await self._apply_chunk(chunk, tellings, settled) for chunk in chunks(signals, CHUNK)]
-        likings = [liking for one in applied for liking in one.likings]
-        likings.sort(key=attrgetter("origin", "offset"))
-        return Applied(refused=sum(one.refused for one in applied), likings=likings)
+        return Applied(
+            refused=sum(one.refused for one in applied), likings=[likings for one in applied for likings in one.likings]
+        )
 
     async def read(self, users: Iterable[str]) -> dict[str, Profile]:
         """The profiles of `users` that exist, at least as new as the last `apply` that returned.
@@ -126,7 +134,7 @@ class ProfileUpdater:
     ) -> Applied:
         pending = dict(signals)
         refused = 0
-        likings: dict[str, list[Liking]] = {}
+        likings: dict[str, Likings] = {}
         for _ in range(MAX_ATTEMPTS):
             known = await self._load(pending)
             merged: list[tuple[ProfileState, Profile]] = []
@@ -155,7 +163,7 @@ class ProfileUpdater:
                 self._cache.put(user, profile)
             conflicts = [profile for profile in changed if profile.user not in written]
             if not conflicts:
-                return Applied(refused=refused, likings=[one for some in likings.values() for one in some])
+                return Applied(refused=refused, likings=list(likings.values()))
             refused += len(conflicts)
             # Someone else wrote these: load what stands and merge all of this batch's signals into that.
             self._forget(conflicts)
@@ -199,7 +207,7 @@ def heard(
     tellings: Sequence[tuple[Signal, Telling]],
     settled: Mapping[Origin, int],
     is_own: Callable[[str], bool],
-) -> tuple[Told, list[Liking]]:
+) -> tuple[Told, Likings]:
     """What a user's records have told of, and what of it is told to others.
 
     Of items of the user's own nothing is told: that their author likes them says nothing about others, and what came
@@ -213,16 +221,12 @@ def heard(
         settled: by origin, the offset behind the last record that the group has committed, or an earlier one.
         is_own: whether an item is the user's own.
     """
-    tellings = [(signal, telling) for signal, telling in tellings if not is_own(signal.item_id)]
-    told, firsts = told.hearing([telling for _, telling in tellings], settled)
-    first = [(signal, telling) for signal, telling in tellings if telling in firsts]
-    if not first:
-        return told, []
-    past = [one for one in positives(grown.signals) if not (one.item_id.startswith(OWN_PREFIX) and is_own(one.item_id))]
-    return told, [
-        Liking(item_id=signal.item_id, at=signal.time, previous=previous, origin=telling.origin, offset=telling.offset)
-        for (signal, telling), previous in zip(first, histories([signal for signal, _ in first], past), strict=True)
-    ]
+    of_others = [pair for pair in tellings if not (pair[0].item_id.startswith(OWN_PREFIX) and is_own(pair[0].item_id))]
+    told, firsts = told.hearing([telling for _, telling in of_others], settled)
+    first = [pair for pair in of_others if pair[1] in firsts]
+    liked = positives(grown.signals) if first else ()
+    past = [one for one in liked if not (one.item_id.startswith(OWN_PREFIX) and is_own(one.item_id))]
+    return told, Likings([signal for signal, _ in first], [telling for _, telling in first], past)
 
 
 def differs(profile: Profile, stored: Profile | None) -> bool:

@@ -113,7 +113,7 @@ class InterestHandler:
             self._ranker.arms.liked(one.item_id for one in judged if one.place)
             metrics.CONFLICTS.labels(LANE).inc(applied.refused)
             metrics.STAGE_SECONDS.labels(LANE, metrics.APPLY).observe(time.monotonic() - decoded)
-        outputs += [(one.origin[1], self._transition(one)) for one in applied.likings]
+        outputs += applied.told(lambda liking: (liking.origin[1], self._transition(liking)))
         outputs += [(newest[one.user].partition, output) for one in judged for output in self._example(one)]
         stored = now_ms()
         touched = {

@@ -187,8 +187,9 @@ def test_one_walk_finds_the_predecessors_of_many(signals, data, most):
         if signals
         else []
     )
-    found = histories(asked, past, most=most)
-    assert [weighted(items) for items in found] == [predecessors(past, of=signal, most=most) for signal in asked]
+    found = dict(histories(asked, past, most=most))
+    expected = [predecessors(past, of=signal, most=most) for signal in asked]
+    assert [weighted(found[number]) for number in range(len(asked))] == expected
 
 
 def test_what_is_private_is_never_positive():

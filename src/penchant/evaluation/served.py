@@ -13,6 +13,7 @@ Weights are those that ranking starts from, and what settings pin.
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,7 @@ class Served:
             signals.setdefault(user, []).append(signal)
             if is_positive(signal):
                 tellings.setdefault(user, []).append((signal, telling_of(signal, ORIGIN, event.index)))
-        applied = await self._updater.apply(signals, tellings)
-        return [liking.transition for liking in applied.likings]
+        return (await self._updater.apply(signals, tellings)).told(attrgetter("transition"))
 
     async def _count(self, transitions: Sequence[Transition]) -> None:
         """Adds transitions to their items' rows."""
