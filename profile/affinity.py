@@ -40,6 +40,7 @@ __all__ = [
     "ROW_LIMIT",
     "Liking",
     "Likings",
+    "Positive",
     "Row",
     "RowTable",
     "Transition",
@@ -97,7 +98,14 @@ class Transition(Struct, frozen=True, kw_only=True):
     offset: int
 
 
-class Liking(Struct, frozen=True, kw_only=True):
+class Positive(Struct, frozen=True, gc=False):
+    """A positive signal, and the record that told of it."""
+
+    signal: Signal
+    telling: Telling
+
+
+class Liking(Struct, frozen=True, kw_only=True, gc=False):
     """A positive signal on an item, and the items that it came after: what a transition is made of.
 
     Attributes:
@@ -130,18 +138,16 @@ class Likings(Struct, frozen=True, gc=False):
     """What of a user's records is told to others, made while it is gone through: whole, it is some fifty times as much.
 
     Attributes:
-        signals: the positive ones that were told of for the first time.
-        tellings: of each.
+        firsts: those that were told of for the first time.
         past: all of the user that may precede them, as `positives` gives them.
     """
 
-    signals: Sequence[Signal]
-    tellings: Sequence[Telling]
+    firsts: Sequence[Positive]
     past: Sequence[Signal]
 
     def __iter__(self) -> Iterator[Liking]:
-        for number, previous in histories(self.signals, self.past):
-            signal, telling = self.signals[number], self.tellings[number]
+        for number, previous in histories([one.signal for one in self.firsts], self.past):
+            signal, telling = self.firsts[number].signal, self.firsts[number].telling
             yield Liking(
                 item_id=signal.item_id,
                 at=signal.time,

@@ -71,12 +71,13 @@ class Told(Struct, frozen=True):
         found: set[Telling] = set()
         known: set[Telling] = set()  # looked at where something is heard again
         for telling in tellings:
-            if telling.offset < heard.get(telling.origin, 0):
+            origin = telling.origin
+            if telling.offset < heard.get(origin, 0):
                 known = known or set(self.firsts)
                 if telling in known:
                     found.add(telling)
                 continue
-            heard[telling.origin] = telling.offset + 1
+            heard[origin] = telling.offset + 1
             before = latest.get(telling.event)
             if before is None or before < len(firsts) - MEMORY:
                 latest[telling.event] = len(firsts)

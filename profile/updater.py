@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import TypeVar
 
 import msgspec
@@ -12,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.profile.affinity import Liking, Likings, positives
+from penchant.profile.affinity import Liking, Likings, Positive, positives
 from penchant.profile.cache import Bounded, ItemVectors
 from penchant.profile.current import CurrentViews
 from penchant.profile.identity import OWN_PREFIX
@@ -21,7 +20,7 @@ from penchant.profile.profiles import Profile, Profiles
 from penchant.profile.signals import Signal
 from penchant.profile.state import Limits, ProfileState
 from penchant.profile.store.base import StoreUnavailable
-from penchant.profile.told import Origin, Telling, Told
+from penchant.profile.told import Origin, Told
 
 __all__ = ["Applied", "ProfileUpdater", "Tellings", "differs", "with_views"]
 
@@ -36,8 +35,7 @@ T = TypeVar("T")
 Vector = NDArray[np.float32]
 
 NOTHING_SETTLED: Mapping[Origin, int] = {}
-# By user, positive signals with the records that told of them, in order within each origin.
-Tellings = Mapping[str, Sequence[tuple[Signal, Telling]]]
+Tellings = Mapping[str, Sequence[Positive]]  # by user, in order within each origin
 
 NOTHING_TOLD: Tellings = {}
 
@@ -55,9 +53,13 @@ class Applied(Struct, frozen=True, kw_only=True):
 
     def told(self, tell: Callable[[Liking], T]) -> list[T]:
         """What is made of each liking, in order within each origin."""
-        made = [(liking.offset, tell(liking)) for likings in self.likings for liking in likings]
-        made.sort(key=itemgetter(0))
-        return [one for _, one in made]
+        offsets: list[int] = []
+        made: list[T] = []
+        for likings in self.likings:
+            for liking in likings:
+                offsets.append(liking.offset)
+                made.append(tell(liking))
+        return [made[number] for number in sorted(range(len(made)), key=offsets.__getitem__)]
 
 
 class ProfileUpdater:
@@ -204,7 +206,7 @@ async def with_views(profiles: Sequence[Profile], vectors: ItemVectors, horizons
 def heard(
     told: Told,
     grown: ProfileState,
-    tellings: Sequence[tuple[Signal, Telling]],
+    tellings: Sequence[Positive],
     settled: Mapping[Origin, int],
     is_own: Callable[[str], bool],
 ) -> tuple[Told, Likings]:
@@ -221,12 +223,14 @@ def heard(
         settled: by origin, the offset behind the last record that the group has committed, or an earlier one.
         is_own: whether an item is the user's own.
     """
-    of_others = [pair for pair in tellings if not (pair[0].item_id.startswith(OWN_PREFIX) and is_own(pair[0].item_id))]
-    told, firsts = told.hearing([telling for _, telling in of_others], settled)
-    first = [pair for pair in of_others if pair[1] in firsts]
-    liked = positives(grown.signals) if first else ()
-    past = [one for one in liked if not (one.item_id.startswith(OWN_PREFIX) and is_own(one.item_id))]
-    return told, Likings([signal for signal, _ in first], [telling for _, telling in first], past)
+
+    def of_others(signal: Signal) -> bool:
+        return not (signal.item_id.startswith(OWN_PREFIX) and is_own(signal.item_id))
+
+    tellings = [one for one in tellings if of_others(one.signal)]
+    told, found = told.hearing([one.telling for one in tellings], settled)
+    firsts = [one for one in tellings if one.telling in found]
+    return told, Likings(firsts, list(filter(of_others, positives(grown.signals))) if firsts else ())
 
 
 def differs(profile: Profile, stored: Profile | None) -> bool:

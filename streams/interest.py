@@ -21,12 +21,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from penchant.profile.affinity import Liking, is_positive, weighted
+from penchant.profile.affinity import Liking, Positive, is_positive, weighted
 from penchant.profile.cache import ItemVectors
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.recommend import RankedItem, Ranker
 from penchant.profile.signals import Signal
-from penchant.profile.told import Telling, telling_of
+from penchant.profile.told import telling_of
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings
 from penchant.streams import events, metrics
@@ -81,7 +81,7 @@ class InterestHandler:
         """Merges what a batch says into the profiles."""
         topic = self._topics[batch.topic]
         signals: dict[str, list[Signal]] = {}
-        tellings: dict[str, list[tuple[Signal, Telling]]] = {}
+        tellings: dict[str, list[Positive]] = {}
         newest: dict[str, Record] = {}
         outputs: list[tuple[int, Output]] = []
         async with self._one_at_a_time:
@@ -103,7 +103,7 @@ class InterestHandler:
                 mine.append(signal)
                 if is_positive(signal):
                     telling = telling_of(signal, (record.topic, record.partition), record.offset)
-                    tellings.setdefault(user, []).append((signal, telling))
+                    tellings.setdefault(user, []).append(Positive(signal, telling))
             settled = {(batch.topic, partition): offset for partition, offset in batch.settled.items()}
             judged = self._quality.judge(signals)
             decoded = time.monotonic()

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from penchant.evaluation.protocol import Event
 from penchant.evaluation.stream import UNKNOWN_TIME, Stream
-from penchant.profile.affinity import Transition, is_positive
+from penchant.profile.affinity import Positive, Transition, is_positive
 from penchant.profile.fusion import GRAPH, Space, space_of
 from penchant.profile.items import Item
 from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.signals import Action, Signal
-from penchant.profile.told import Telling, telling_of
+from penchant.profile.told import telling_of
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings, StoreSettings
 from penchant.streams.worker import build_parts
@@ -145,14 +145,14 @@ class Served:
     async def _apply(self, events: Sequence[Event]) -> Sequence[Transition]:
         """Merges events into profiles; gives the transitions that they make."""
         signals: dict[str, list[Signal]] = {}
-        tellings: dict[str, list[tuple[Signal, Telling]]] = {}
+        tellings: dict[str, list[Positive]] = {}
         for event in events:
             user = self._stream.users[event.user]
             item = self._stream.items[event.item]
             signal = Signal(event.time, f"{event.index:012}", item, Action.RATE, event.weight)
             signals.setdefault(user, []).append(signal)
             if is_positive(signal):
-                tellings.setdefault(user, []).append((signal, telling_of(signal, ORIGIN, event.index)))
+                tellings.setdefault(user, []).append(Positive(signal, telling_of(signal, ORIGIN, event.index)))
         return (await self._updater.apply(signals, tellings)).told(attrgetter("transition"))
 
     async def _count(self, transitions: Sequence[Transition]) -> None:
