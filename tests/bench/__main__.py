@@ -5,7 +5,9 @@ import shlex
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -39,18 +41,24 @@ def main() -> None:
     command = shlex.join(
         ["python", "-m", "tests.bench", *(Path(one).name if "/" in one else one for one in sys.argv[1:])]
     )
-    results = perform(command, sizes, given.only)
+    results, failures = perform(command, sizes, given.only)
     text = as_page(results, {})
     if given.json:
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
     if given.report:
         report.rewrite(given.report, results)
     sys.stdout.write(f"{text}\n")
+    if failures:
+        sys.exit(f"not measured: {', '.join(failures)}")
 
 
-def perform(command: str, sizes: Sizes, keys: set[str]) -> Results:
-    """Measures some of `KEYS`, one behind the other."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+def perform(command: str, sizes: Sizes, keys: set[str]) -> tuple[Results, list[str]]:
+    """Measures some of `KEYS`, one behind the other; names what could not be measured, which costs the others nothing.
+
+    Returns:
+        What was found, and the names of what failed.
+    """
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -58,22 +66,27 @@ def perform(command: str, sizes: Sizes, keys: set[str]) -> Results:
 
     facts = machine()
     parts: list[Part] = []
+    failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="penchant-bench-") as folder:
         say("starting Kafka")
         broker = LocalBroker.start(Path(folder) / "broker", 0, "kafka", say=lambda _: None)
         try:
             rig = Rig(broker=broker, folder=Path(folder), sizes=sizes, say=say)
+            wanted = {name: measure for key, (name, measure) in MEASUREMENTS.items() if key in keys}
             if compared := keys.intersection(throughput.KEYS):
-                parts.append(throughput.measure(rig, compared))
-            for key, (name, measure) in MEASUREMENTS.items():
-                if key in keys:
-                    say(name)
+                wanted = {"throughput": partial(throughput.measure, keys=compared), **wanted}
+            for name, measure in wanted.items():
+                say(name)
+                try:
                     parts.append(measure(rig))
+                except Exception:  # noqa: BLE001  whatever it is, what others take minutes for is not lost
+                    say(f"{name} failed:\n{traceback.format_exc()}")
+                    failures.append(name)
         finally:
             broker.kill()  # nobody reads its records again
     for part in parts:
         say(f"{part.title} took {part.seconds:.0f} s")
-    return Results(command=command, machine=facts, parts=parts, seconds=time.monotonic() - began)
+    return Results(command=command, machine=facts, parts=parts, seconds=time.monotonic() - began), failures
 
 
 def arguments() -> argparse.Namespace:

@@ -1,8 +1,9 @@
 """Bytes per user and per item: on the disk, in memory, and as they go to a server.
 
-Disk is what the folder's files really take (they have holes), after a flush, less what an empty store takes. Memory
-is what a process that opens the store and reads everything once holds of its own; mapped files come on top of
-that, as far as the system has room, and go when it has not. A server is sent the same payloads and vectors.
+All by the difference between a store with many and one with few or none. Disk is what files really take (they have
+holes), after a flush, and without the write-ahead log, which grows to the same size whatever there is. Memory is what
+a process that opens the store and reads everything once holds of its own; mapped files come on top of that, as far as
+the system has room, and go when it has not. A server is sent the same payloads and vectors.
 """
 
 import asyncio
@@ -29,7 +30,11 @@ KEY = "g"
 BLOCK = 512  # bytes, in which stat counts
 MIB = 2**20
 FLOAT = 4
+LOG = "wal"
 FEW = 20  # signals of a user who has just come
+FIRST_SHARE = 10  # one item in so many is there before: what reading takes once is not weighed
+FULL_SHARE = 5  # one user in so many has a full set, which takes as long to make as twenty small ones
+PAGE = 16  # points read at a time: what reading itself leaves behind is not weighed
 VIEW, LIKE = 0, len(ACTIONS) - 1  # a weak and a strong signal
 
 
@@ -59,7 +64,7 @@ async def weigh(settings: Settings, *, users: int) -> dict[str, float]:
     sent = {"items": 0, "users": 0}
     layouts = {"items": parts.items.layout, "users": parts.profiles.layout}
     for kind, layout in layouts.items():
-        async for point in parts.store.scroll(layout.name, SearchFilter(), vectors=tuple(layout.vectors)):
+        async for point in parts.store.scroll(layout.name, SearchFilter(), vectors=tuple(layout.vectors), page=PAGE):
             sent[kind] += len(msgspec.json.encode(point.payload)) + sum(
                 FLOAT * len(one) for one in point.vectors.values()
             )
@@ -82,8 +87,8 @@ async def run(settings: Settings, *, task: str, **told: Any) -> dict[str, float]
 
 
 def on_disk(folder: Path) -> int:
-    """Bytes that a folder's files really take."""
-    return sum(file.stat().st_blocks * BLOCK for file in folder.rglob("*"))
+    """Bytes that a folder's files really take, logs left out."""
+    return sum(file.stat().st_blocks * BLOCK for file in folder.rglob("*") if LOG not in file.parts)
 
 
 def measure(rig: Rig) -> Part:
@@ -92,29 +97,26 @@ def measure(rig: Rig) -> Part:
     count = rig.sizes.weighed
     limits = 0
     found: list[dict[str, float]] = []
-    cases = (("empty", 0, 0), ("items", count, 0), ("few", count, FEW), ("full", count, None))
-    for name, items, signals in cases:
+    first, full = count // FIRST_SHARE, count // FULL_SHARE
+    cases = (("first", first, 0, 0), ("items", count, 0, 0), ("few", count, count, FEW), ("full", count, full, None))
+    for name, items, users, signals in cases:
         with prepared_stage(rig, f"footprint-{name}") as stage:
             limits = stage.settings.profile.strong_limit + stage.settings.profile.weak_limit
-            users = count if signals != 0 else 0
             told = {"items": items, "users": users, "signals": limits if signals is None else signals}
             log_file = rig.folder / "footprint.log"
             run_child("footprint", stage.settings, {"task": "write", **told}, log_file)
             found.append(run_child("footprint", stage.settings, {"task": "weigh", "users": users}, log_file))
         shutil.rmtree(stage.settings.data_dir)
-    empty, with_items, with_few, with_full = found
-    rows: list[list[Cell]] = [
-        [
-            "item",
-            *(per(count, with_items, empty, key) for key in ("disk", "store")),
-            None,
-            per(count, with_items, empty, "items"),
-        ]
-    ]
-    for name, one in ((f"user of {FEW} signals", with_few), (f"user of {limits} signals, the most", with_full)):
-        rows.append([name, *(per(count, one, with_items, key) for key in ("disk", "store", "kept", "users"))])
+    with_first, with_items, with_few, with_full = found
+    disk, store, sent = (per(count - first, with_items, with_first, key) for key in ("disk", "store", "items"))
+    rows: list[list[Cell]] = [["item", disk, store, None, sent]]
+    for name, users, one in (
+        (f"user of {FEW} signals", count, with_few),
+        (f"user of {limits} signals, the most", full, with_full),
+    ):
+        rows.append([name, *(per(users, one, with_items, key) for key in ("disk", "store", "kept", "users"))])
     table = Table(
-        title=f"Bytes each, of {count:,}",
+        title=f"Bytes each, of {count:,} items, {count:,} new users and {full:,} with full sets",
         columns=(
             "",
             "disk, embedded",

@@ -57,7 +57,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
         catalogues: sizes to rank from.
         ranked: users who are given lists at once.
         catalogue_s: about how long a contestant ranks at each size.
-        weighed: users and items whose bytes are counted.
+        weighed: items and users whose bytes are counted; of those with full sets there are fewer.
         stored: profiles in the store of a worker that starts.
     """
 
@@ -89,7 +89,7 @@ FULL = Sizes(
     burst=100_000,
     catalogues=(5_000, 50_000, 500_000),
     catalogue_s=8,
-    weighed=2_000,
+    weighed=10_000,
     stored=100_000,
 )
 QUICK = Sizes(
