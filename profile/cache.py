@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from penchant.profile.items import Items
 
-__all__ = ["Bounded", "Content", "ItemVectors", "Remembered"]
+__all__ = ["VOID", "Bounded", "Content", "ItemVectors", "Mark", "Remembered"]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -125,11 +125,27 @@ class Content(Struct, frozen=True, kw_only=True, eq=False):
         rows: which row of `vectors` holds an item; of those asked for that have content.
         vectors: shape (m, d), with rows that nobody asked for among them. Rows that are there stay as they are.
         missing: items that are not in the store at all; those in it without content are neither here nor there.
+        mark: until when the rows are those of the items.
     """
 
     rows: dict[str, int]
     vectors: Vector
     missing: frozenset[str]
+    mark: "Mark"
+
+
+class Mark(Struct, frozen=True, gc=False):
+    """Until when rows of items may be used without being asked for again: see `ItemVectors.holds`.
+
+    Attributes:
+        array: which one they are rows of.
+        moment: counts the items that have changed.
+        until: when others may have changed some, seconds.
+    """
+
+    array: int
+    moment: int
+    until: float
 
 
 class Kept(Struct, gc=False):
@@ -140,6 +156,7 @@ class Kept(Struct, gc=False):
 
 
 VOID = -1
+MOST_DROPPED = 2**12  # items of which is remembered that they have changed
 SPARE = 256  # rows, and as many as are in use: what a new array has room for beyond those
 
 
@@ -164,20 +181,26 @@ class ItemVectors:
         self._clock = clock
         self._known: Bounded[str, Kept] = Bounded(capacity)
         self._array: Vector = np.empty((0, items.space.dimension), np.float32)
+        self._arrays = 0
         self._used = 0
+        self._moment = 0
+        self._dropped: Bounded[str, int] = Bounded(MOST_DROPPED)  # when items changed, by `_moment`
         self._overtaken: list[set[str]] = []  # by reading under way: what was dropped since it began
         items.watch(self._drop)
 
     async def gather(self, item_ids: Iterable[str]) -> Content:
         """The vectors of `item_ids`, as rows of one array."""
-        now, array = self._clock(), self._array
+        now, moment, array = self._clock(), self._moment, self._array
         rows: dict[str, int] = {}
         unknown: list[str] = []
+        until = now + self._ttl_s
         for item_id in dict.fromkeys(item_ids):
             kept = self._known.get(item_id)
             if kept is None or kept.until <= now:
                 unknown.append(item_id)
-            elif kept.row != VOID:
+                continue
+            until = min(until, kept.until)
+            if kept.row != VOID:
                 rows[item_id] = kept.row
         overtaken: set[str] = set()
         self._overtaken.append(overtaken)
@@ -197,6 +220,15 @@ class ItemVectors:
             rows=rows,
             vectors=self._array[: self._used],
             missing=frozenset(item_id for item_id in unknown if item_id not in found),
+            mark=Mark(self._arrays, moment, until),
+        )
+
+    def holds(self, mark: Mark, item_ids: Iterable[str]) -> bool:
+        """Whether the rows of some items, which were there, are still what they were when they were gathered."""
+        if mark.array != self._arrays or self._clock() >= mark.until or self._moment - mark.moment > MOST_DROPPED:
+            return False
+        return mark.moment == self._moment or all(
+            (self._dropped.peek(item_id) or 0) <= mark.moment for item_id in item_ids
         )
 
     def drop(self, item_id: str) -> None:
@@ -206,6 +238,8 @@ class ItemVectors:
     def _drop(self, item_ids: Collection[str]) -> None:
         for item_id in item_ids:
             self._known.drop(item_id)
+            self._moment += 1
+            self._dropped.put(item_id, self._moment)
         for overtaken in self._overtaken:
             overtaken.update(item_ids)
 
@@ -219,6 +253,7 @@ class ItemVectors:
         for row, one in enumerate(kept):
             one.row = row
         self._array, self._used = array, len(kept)
+        self._arrays += 1
 
     def _row(self, item_id: str, vector: Vector) -> int:
         """The row of an item's vector: the one that it has, where that says the same, else a new one."""

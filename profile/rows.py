@@ -6,14 +6,13 @@ each; since a row knows what it has taken in, a batch may be applied again after
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from penchant.profile.affinity import (
     POPULARITY_HALF_LIVES_MS,
@@ -40,7 +39,7 @@ from penchant.profile.store.base import (
     new_token,
 )
 
-__all__ = ["AS_OF", "COUNT", "FIGURES", "LOW", "MASS", "Rows", "engine_keys"]
+__all__ = ["AS_OF", "COUNT", "FIGURES", "LOW", "MASS", "REMEMBERED", "Rows", "engine_keys"]
 
 ITEM, ROW = "item_id", "row"
 FIGURES_VECTOR, AFTER = "figures", "after"
@@ -49,9 +48,7 @@ COUNT, MASS, AS_OF = range(len(POPULARITY_HALF_LIVES_MS), len(POPULARITY_HALF_LI
 FIGURES = AS_OF + 1
 CHUNK = 64  # rows per write
 REMEMBERED = 20_000  # rows of which each view is remembered
-ITEMS_A_HIT = 0.4  # searched in memory in the time in which the engine gives one hit
 LOW = 2**16 - 1  # the low bits of an engine's key
-NO_KEYS = np.zeros(0, np.uint32)
 OTHERS_S = 5.0  # how long a row may be used that another process has changed
 MAX_ATTEMPTS = 20
 LARGEST = np.finfo(np.float32).max
@@ -150,36 +147,31 @@ class Rows:
 
         return await self._after.get(item_ids, read)
 
-    async def following(
-        self,
-        recent: Sequence[tuple[Sequence[Weighted], int]],
-        masses: Mapping[str, float],
-        *,
-        limit: int,
-        among: Collection[str] = (),
-    ) -> list[list[str]]:
-        """For each user the `limit` items that follow best on what they have just liked, best first.
+    @staticmethod
+    def asked(recent: Sequence[Weighted], masses: Mapping[str, float], now_ms: int) -> SparseVector:
+        """What finds the items that follow on what a user has just liked: by a dot product with what `after` gives.
 
         Nearly those that `transition_scores` puts first: a row is measured as of its own last transition here.
 
         Args:
-            recent: by user, as `recent_items` gives them, and as of when, epoch milliseconds.
+            recent: as `recent_items` gives them.
             masses: `Row.mass` of those items; 0 where they are left out.
-            limit: items a user.
-            among: the only items of interest, if they are known. Of few of them memory finds many sooner.
+            now_ms: as of when, epoch milliseconds.
         """
+        known = np.array([masses.get(item_id, 0.0) for item_id, _ in recent])
+        weights = np.array([weight for _, weight in recent]) / row_measure(known, now_ms)
+        return sparse_vector(np.array([item_key(item_id) for item_id, _ in recent], np.uint64), weights)
 
-        def query(items: Sequence[Weighted], now_ms: int) -> SparseVector:
-            known = np.array([masses.get(item_id, 0.0) for item_id, _ in items])
-            weights = np.array([weight for _, weight in items]) / row_measure(known, now_ms)
-            return sparse_vector(np.array([item_key(item_id) for item_id, _ in items], np.uint64), weights)
+    async def following(self, asked: Sequence[SparseVector], *, limit: int) -> list[list[str]]:
+        """For each user the `limit` items that follow best on what they have just liked, best first.
 
-        queries = [query(items, now_ms) for items, now_ms in recent]
-        if 0 < len(among) <= min(ITEMS_A_HIT * limit * len(queries), REMEMBERED):
-            return await asyncio.to_thread(best_following, await self.after(list(among)), queries, limit)
+        Args:
+            asked: by user.
+            limit: items a user.
+        """
         # Nothing is left out by its id: checking so many ids takes the engine twenty times as long as the search.
-        asked = [(one, SearchFilter()) for one in queries]
-        found = await self._store.search(self._collection, AFTER, asked, limit=limit, payload=(ITEM,))
+        queries = [(one, SearchFilter()) for one in asked]
+        found = await self._store.search(self._collection, AFTER, queries, limit=limit, payload=(ITEM,))
         return [[hit.payload[ITEM] for hit in hits] for hits in found]
 
     async def trending(self, horizon: int, *, limit: int) -> list[str]:
@@ -241,39 +233,6 @@ class Rows:
         found = await self._store.retrieve(self._collection, [item_point(item_id) for item_id in item_ids])
         rows = ((row_of(point.payload), point.token) for point in found.values())
         return {row.item_id: (row, token) for row, token in rows}
-
-
-def best_following(after: Mapping[str, SparseVector], queries: Sequence[SparseVector], limit: int) -> list[list[str]]:
-    """For each query the `limit` items of the largest dot product, best first; none without a component in common.
-
-    Args:
-        after: of the items that are searched.
-        queries: as the engine would be asked.
-        limit: items a query.
-    """
-    names, rows = list(after), list(after.values())
-    asked, places = np.unique(np.concatenate([NO_KEYS, *(query.indices for query in queries)]), return_inverse=True)
-    if not rows or not asked.size:
-        return [[] for _ in queries]
-    indices = np.concatenate([row.indices for row in rows])
-    low = np.zeros(LOW + 1, bool)
-    low[asked & LOW] = True
-    met = np.flatnonzero(low[indices & LOW])  # of a million the few that may be asked for, to be looked for in earnest
-    columns = np.minimum(np.searchsorted(asked, indices[met]), len(asked) - 1)
-    same = asked[columns] == indices[met]
-    met, columns = met[same], columns[same]
-    items = np.repeat(np.arange(len(rows)), [len(row.indices) for row in rows])[met]
-    values = np.concatenate([row.values for row in rows])[met]
-    known = sparse.csr_array((values, (items, columns)), shape=(len(rows), len(asked)))
-    users = np.repeat(np.arange(len(queries)), [len(query.indices) for query in queries])
-    weights = np.concatenate([query.values for query in queries])
-    scores = (sparse.csr_array((weights, (users, places)), shape=(len(queries), len(asked))) @ known.T).toarray()
-    found = []
-    for mine in scores:
-        best = np.argpartition(mine, -limit)[-limit:] if limit < len(mine) else np.arange(len(mine))
-        best = best[np.argsort(-mine[best], kind="stable")]
-        found.append([names[place] for place in best[mine[best] > 0].tolist()])
-    return found
 
 
 def point_of(row: Row) -> Point:

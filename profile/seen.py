@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from functools import lru_cache, reduce
 from operator import or_
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-__all__ = ["SeenItems"]
+__all__ = ["HASHES", "SeenItems", "hashed"]
 
 SPARSE = 32  # bits for each that is set: more than so compress to less than half
 AS_IT_IS = b"\0"  # before a filter that is not compressed: what zlib writes begins otherwise
@@ -50,6 +52,16 @@ class SeenItems(Struct, frozen=True):
         wanted = mask(item, self.size)
         return self.bits & wanted == wanted
 
+    def lacking(self, items: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of n items are not in the set.
+
+        Args:
+            items: as `hashed` gives them, shape (n, `HASHES`).
+        """
+        flags = np.unpackbits(np.frombuffer(self.bits.to_bytes(self.size // 8, "little"), np.uint8), bitorder="little")
+        found: NDArray[np.bool_] = flags[items % np.uint32(self.size)].min(axis=1) == 0
+        return found
+
     def pack(self) -> bytes:
         """The filter as bytes; mostly empty filters are small, and fuller ones hardly worth compressing."""
         raw = self.bits.to_bytes(self.size // 8, "little")
@@ -62,11 +74,21 @@ class SeenItems(Struct, frozen=True):
         return cls(len(raw) * 8, int.from_bytes(raw, "little"))
 
 
+def hashed(items: Iterable[str]) -> NDArray[np.uint32]:
+    """What `SeenItems.lacking` asks of items, shape (n, `HASHES`)."""
+    return np.frombuffer(b"".join(map(digest, items)), "<u4").reshape(-1, HASHES)
+
+
 @lru_cache(maxsize=65_536)
 def mask(item: str, size: int) -> int:
     """The bits that stand for an item: `HASHES` positions below `size`, from one digest."""
-    digest = hashlib.blake2b(item.encode(), digest_size=4 * HASHES, person=b"seen").digest()
     bits = 0
-    for start in range(0, len(digest), 4):
-        bits |= 1 << int.from_bytes(digest[start : start + 4], "little") % size
+    for place in np.frombuffer(digest(item), "<u4").tolist():
+        bits |= 1 << place % size
     return bits
+
+
+@lru_cache(maxsize=65_536)
+def digest(item: str) -> bytes:
+    """What an item's positions are made of."""
+    return hashlib.blake2b(item.encode(), digest_size=4 * HASHES, person=b"seen").digest()

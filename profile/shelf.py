@@ -19,7 +19,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from penchant.errors import Unavailable
-from penchant.profile.items import Candidate, Items, Listed, Stored
+from penchant.profile.items import Items, Listed, Stored
+from penchant.profile.seen import HASHES, hashed
+from penchant.profile.state import ProfileState
 
 __all__ = ["Shelf", "Wanted"]
 
@@ -33,6 +35,9 @@ MOST_REST_S = 30.0
 MANY = 1_024  # items that have changed: to read the catalogue anew, while the store answers, keeps nobody waiting
 MOST_SCORES = 2**22  # computed at a time: 16 MB
 FEW = 64  # items read or placed at a time
+AT_ONCE = 2**22  # multiplications: some milliseconds at most, and no more than it takes to ask a thread for them
+REACH = (1, 8, 64)  # times what is asked for: how far out the store looks for items that a user has not met
+WITHIN = (4, 32)  # likewise in memory, before it looks at all
 
 
 class Wanted(Struct, frozen=True, kw_only=True, eq=False):
@@ -41,12 +46,12 @@ class Wanted(Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         vector: to be near to, shape (d,).
         author: whose own items are left out.
-        without: further items that are.
+        state: of the user: what they have met is left out as well.
     """
 
     vector: Vectors
     author: str
-    without: Collection[str]
+    state: ProfileState
 
 
 class Shelf:
@@ -68,7 +73,7 @@ class Shelf:
         self._changed: set[str] = set()  # since the catalogue was read
         self._one_at_a_time = asyncio.Lock()
         self._vectors: Vectors
-        self._times: NDArray[np.int64]
+        self._hashed: NDArray[np.uint32]
         self._clear()
         items.watch(self._note)
 
@@ -82,31 +87,62 @@ class Shelf:
                 log.warning("the catalogue cannot be read; will try again", error=str(error))
             await asyncio.sleep(rest_s)
 
-    async def search(self, wanted: Sequence[Wanted], *, limit: int) -> list[list[Candidate]]:
-        """For each query the `limit` listed items of largest dot product, best first."""
+    async def search(self, wanted: Sequence[Wanted], *, limit: int, least: int) -> list[list[str]]:
+        """For each query the `limit` nearest listed items that may be recommended to its user, best first.
+
+        Fewer where so many are not near enough to be looked at; less than `least` only where there are no more, or
+        where the store has looked far out for them among what the user has met.
+        """
         async with self._one_at_a_time:
             if await self._ready():
+                if len(wanted) * self._vectors.size <= AT_ONCE:
+                    return self._nearest(wanted, limit)
                 return await asyncio.to_thread(self._nearest, wanted, limit)
-        filters = [self._items.listed_filter(author=one.author, without=one.without) for one in wanted]
-        return await self._items.search(
-            [(one.vector, where) for one, where in zip(wanted, filters, strict=True)], limit=limit
-        )
+        return await self._search_store(wanted, limit, least)
 
     async def listed(self, item_ids: Iterable[str]) -> dict[str, Listed]:
         """Those of `item_ids` that may be recommended."""
         async with self._one_at_a_time:
             if await self._ready():
-                places = {item_id: self._places[item_id] for item_id in item_ids if item_id in self._places}
-                return {
-                    item_id: Listed(author=self._authors[place], at=int(self._times[place]))
-                    for item_id, place in places.items()
-                }
+                places = self._places
+                return {item_id: self._listed[places[item_id]] for item_id in item_ids if item_id in places}
         return await self._items.listed(item_ids)
 
     @property
     def names(self) -> Collection[str]:
         """The listed items; none while the shelf is not stocked."""
         return self._places.keys() if self.stocked else ()
+
+    async def _search_store(self, wanted: Sequence[Wanted], limit: int, least: int) -> list[list[str]]:
+        """`search` in the store.
+
+        It cannot be asked for what a filter does not hold, so what that holds is found and passed over. Where this
+        leaves too few, because a user has met most of what is near, the search goes further out.
+        """
+        found: list[list[str]] = [[] for _ in wanted]
+        short = list(range(len(wanted)))
+        for most in (limit * factor for factor in REACH):
+            if not short:
+                break
+            queries = [
+                (
+                    one.vector,
+                    self._items.listed_filter(
+                        author=one.author, without={signal.item_id for signal in one.state.signals}
+                    ),
+                )
+                for one in (wanted[place] for place in short)
+            ]
+            nearest = await self._items.search(queries, limit=most)
+            for place, candidates in zip(short, nearest, strict=True):
+                seen = wanted[place].state.seen
+                found[place] = [one.item_id for one in candidates if one.item_id not in seen][:limit]
+            short = [
+                place
+                for place, candidates in zip(short, nearest, strict=True)
+                if len(found[place]) < least and len(candidates) == most
+            ]
+        return found
 
     def _note(self, item_ids: Collection[str]) -> None:
         """Has items looked at again that have been written."""
@@ -186,12 +222,12 @@ class Shelf:
                 self._grow()
             self._places[item_id] = place
             self._names.append(item_id)
-            self._authors.append("")
-        self._own.subtract([self._authors[place]])
+            self._listed.append(Listed(author="", at=0))
+        self._own.subtract([self._listed[place].author])
         self._own[stored.item.author] += 1
-        self._authors[place] = stored.item.author
-        self._times[place] = stored.item.version[0]
+        self._listed[place] = Listed(author=stored.item.author, at=stored.item.version[0])
         self._vectors[place] = stored.vector
+        self._hashed[place] = hashed([item_id])[0]
         self._tokens[item_id] = stored.token
         self._slices |= {name for name, bounds in self._bounds.items() if stored.vector[bounds].any()}
 
@@ -201,19 +237,20 @@ class Shelf:
         if place is None:
             return
         del self._tokens[item_id]
-        self._own.subtract([self._authors[place]])
-        name, author = self._names.pop(), self._authors.pop()
+        self._own.subtract([self._listed[place].author])
+        name, listed = self._names.pop(), self._listed.pop()
         if name != item_id:
             last = len(self._names)
-            self._names[place], self._authors[place] = name, author
-            self._times[place], self._vectors[place] = self._times[last], self._vectors[last]
+            self._names[place], self._listed[place] = name, listed
+            for column in (self._vectors, self._hashed):
+                column[place] = column[last]
             self._places[name] = place
 
     def _grow(self) -> None:
         # New arrays: a search that was given up may still be computing with these.
-        more = len(self._times) + FEW
+        more = len(self._vectors) + FEW
         self._vectors = np.concatenate([self._vectors, np.zeros((more, self._vectors.shape[1]), np.float32)])
-        self._times = np.concatenate([self._times, np.zeros(more, np.int64)])
+        self._hashed = np.concatenate([self._hashed, np.zeros((more, HASHES), np.uint32)])
 
     def _clear(self) -> None:
         self.stocked = False
@@ -221,19 +258,19 @@ class Shelf:
         self._bounds = self._items.space.bounds()
         self._slices: set[str] = set()  # those that any item has
         self._names: list[str] = []
-        self._authors: list[str] = []
+        self._listed: list[Listed] = []
         self._own: Counter[str] = Counter()  # items by author
         self._places: dict[str, int] = {}
         self._tokens: dict[str, int | None] = {}
-        self._times = np.zeros(0, np.int64)
+        self._hashed = np.zeros((0, HASHES), np.uint32)
         self._vectors = np.zeros((0, self._items.space.dimension), np.float32)
 
-    def _nearest(self, wanted: Sequence[Wanted], limit: int) -> list[list[Candidate]]:
-        """`search` in memory; in a thread of its own."""
+    def _nearest(self, wanted: Sequence[Wanted], limit: int) -> list[list[str]]:
+        """`search` in memory; of many in a thread of its own."""
         count = len(self._names)
         if not count:
             return [[] for _ in wanted]
-        found: list[list[Candidate]] = []
+        found: list[list[str]] = []
         step = max(1, MOST_SCORES // count)
         for start in range(0, len(wanted), step):
             part = wanted[start : start + step]
@@ -244,15 +281,15 @@ class Shelf:
             found += [self._best(row, one, limit) for row, one in zip(scores, part, strict=True)]
         return found
 
-    def _best(self, scores: Vectors, wanted: Wanted, limit: int) -> list[Candidate]:
+    def _best(self, scores: Vectors, wanted: Wanted, limit: int) -> list[str]:
         """The best of one user, by all scores."""
-        scores[[self._places[item_id] for item_id in wanted.without if item_id in self._places]] = -np.inf
         if self._own[wanted.author]:
-            scores[[place for place, author in enumerate(self._authors) if author == wanted.author]] = -np.inf
-        best = np.argpartition(scores, -limit)[-limit:] if limit < len(scores) else np.arange(len(scores))
-        best = best[np.argsort(-scores[best], kind="stable")]
-        return [
-            Candidate(item_id=self._names[place], score=score, at=at)
-            for place, score, at in zip(best.tolist(), scores[best].tolist(), self._times[best].tolist(), strict=True)
-            if score > -np.inf
-        ]
+            scores[[place for place, one in enumerate(self._listed) if one.author == wanted.author]] = -np.inf
+        best = np.arange(0)
+        for most in (*(limit * factor for factor in WITHIN), len(scores)):
+            best = np.argpartition(scores, -most)[-most:] if most < len(scores) else np.arange(len(scores))
+            best = best[wanted.state.seen.lacking(self._hashed[best])]
+            if len(best) >= limit or most >= len(scores):
+                break
+        best = best[np.argsort(-scores[best], kind="stable")][:limit]
+        return [self._names[place] for place in best[scores[best] > -np.inf].tolist()]

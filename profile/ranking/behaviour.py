@@ -16,6 +16,7 @@ from penchant.profile.affinity import (
     Weighted,
     growth,
     item_key,
+    log_growth,
     row_measure,
 )
 from penchant.profile.rows import AS_OF, COUNT, LOW, MASS, engine_keys
@@ -24,6 +25,7 @@ from penchant.profile.store.base import SparseVector
 __all__ = ["age", "evidence", "familiarity", "log_popularity", "transition_terms"]
 
 Floats = NDArray[np.float64]
+Moments = NDArray[np.int64]
 
 HOUR_MS = 3_600_000
 HOURS_A_DAY = 24
@@ -32,20 +34,21 @@ FEW = 30.0  # likes of all candidates together: behaviour counts half of what it
 MOST_DOUBLINGS = 1_000.0  # of likes, seen from long before them: sums of thousands of such are numbers still
 
 
-def log_popularity(figures: Floats, now_ms: int) -> Floats:
+def log_popularity(figures: Floats, now_ms: int | Moments) -> Floats:
     """ln(1 + how often items were liked), by `POPULARITY_HALF_LIVES_MS` and in all, as of a moment.
 
     Args:
         figures: of n items, as `Rows.figures` gives them.
-        now_ms: epoch milliseconds.
+        now_ms: epoch milliseconds; one for all, or of each, shape (n,).
 
     Returns:
         Shape (3, n).
     """
-    weights = [growth(now_ms, half_life_ms) for half_life_ms in POPULARITY_HALF_LIVES_MS]
-    doublings = figures[:, : COUNT + 1] - np.log2([*weights, 1.0])
-    counts: Floats = np.exp2(np.minimum(doublings, MOST_DOUBLINGS))
-    found: Floats = np.log1p(counts).T
+    logarithms = figures[:, : COUNT + 1].T.copy()
+    for horizon, half_life_ms in enumerate(POPULARITY_HALF_LIVES_MS):
+        logarithms[horizon] -= log_growth(now_ms, half_life_ms)
+    counts: Floats = np.exp2(np.minimum(logarithms, MOST_DOUBLINGS))
+    found: Floats = np.log1p(counts)
     return found
 
 
@@ -73,12 +76,12 @@ def familiarity(signals: int) -> float:
     return signals / (signals + FIRST)
 
 
-def age(listed_at: Sequence[int], now_ms: int) -> Floats:
-    """ln(1 + days since items were listed as they are), shape (n,); epoch milliseconds.
+def age(listed_at: Sequence[int] | Moments, now_ms: int | Moments) -> Floats:
+    """ln(1 + days since items were listed as they are), shape (n,); epoch milliseconds, one for all or of each.
 
     In whole hours: of a catalogue that came at once, standardising would make its order of arrival heard.
     """
-    hours = np.maximum(now_ms - np.array(listed_at, np.int64), 0) // HOUR_MS
+    hours = np.maximum(now_ms - np.asarray(listed_at, np.int64), 0) // HOUR_MS
     ages: Floats = np.log1p(hours / HOURS_A_DAY)
     return ages
 
@@ -104,12 +107,11 @@ def transition_terms(
         Shape (r, n). Two recent items that share an engine's key each add what both together do, by their weights.
     """
     terms = np.zeros((len(recent), len(after)))
-    told = [place for place, vector in enumerate(after) if vector is not None]
-    if not recent or not told:
+    told = np.array([place for place, vector in enumerate(after) if vector is not None], np.intp)
+    if not recent or not len(told):
         return terms
-    weights = np.array(
-        [weight / row_measure(masses.get(item_id, 0.0), now_ms) for item_id, weight in recent], np.float64
-    )
+    known_masses = np.array([masses.get(item_id, 0.0) for item_id, _ in recent])
+    weights = np.array([weight for _, weight in recent]) / row_measure(known_masses, now_ms)
     keys = engine_keys(np.array([item_key(item_id) for item_id, _ in recent], np.uint64))
     known, places = np.unique(keys, return_inverse=True)
     vectors = [vector for vector in after if vector is not None]
@@ -120,10 +122,11 @@ def transition_terms(
     found = np.minimum(np.searchsorted(known, indices[met]), len(known) - 1)
     same = known[found] == indices[met]
     found, met = found[same], met[same]
-    columns = np.repeat(told, [len(vector.indices) for vector in vectors])[met]
-    sums = np.zeros((len(known), len(after)))
+    columns = np.searchsorted(np.cumsum([len(vector.indices) for vector in vectors]), met, side="right")
+    sums = np.zeros((len(known), len(told)))
     sums[found, columns] = np.concatenate([vector.values for vector in vectors])[met]
-    terms[:, told] = weights[:, None] * sums[places][:, told] * remeasured(figures[told], now_ms)
+    sums *= remeasured(figures[told], now_ms)
+    terms[:, told] = weights[:, None] * sums[places]
     return terms
 
 

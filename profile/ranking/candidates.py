@@ -11,23 +11,27 @@ been there: all of a catalogue that came at once is new.
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice, zip_longest
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-from penchant.profile.affinity import POPULARITY_HALF_LIVES_MS, Weighted, positives, recent_items
+from penchant.profile.affinity import POPULARITY_HALF_LIVES_MS, Weighted
+from penchant.profile.following import Asked, Followers
 from penchant.profile.identity import Identity
-from penchant.profile.items import Candidate, Items
+from penchant.profile.items import Items
 from penchant.profile.profiles import Profile
 from penchant.profile.ranking.exploration import Arms
 from penchant.profile.rows import COUNT, MASS, Rows
+from penchant.profile.seen import SeenItems, hashed
 from penchant.profile.shelf import Shelf, Wanted
 
 __all__ = ["Candidates", "Finder"]
 
-REACH = (1, 8, 64)  # times `candidates`: how far out to look for items that a user has not met
-OUTWARD = (2, 4, 16)  # likewise for those that follow, among which are many that the user has met
+OUTWARD = (2, 4, 16)  # times `candidates`: how far out the store looks for what follows and is new to a user
+AT_ONCE = 8  # users whose following items are looked for at once; of more, in a thread
 # Of what is shown to everybody more is remembered than a list needs, for users who have met the first of it.
 REMEMBERED = 8  # times `candidates`: how many trending items are, and how many new ones
 FURTHER = (8, 64)  # times `candidates`: how far out to look for them
@@ -43,16 +47,30 @@ class Candidates(Struct, frozen=True, kw_only=True):
     Attributes:
         listed_at: by item, its version's time, epoch milliseconds: the nearest, then following, trending, and new ones.
         new: the new ones.
-        following: those among them that follow on what the user has liked.
-        recent: what that is: items with their weights, as `recent_items` gives them.
-        masses: `Row.mass` of those.
+        following: those among them that follow on what the user has liked last.
+        masses: `Row.mass` of what that is, and of others.
     """
 
     listed_at: Mapping[str, int]
     new: frozenset[str]
     following: frozenset[str]
-    recent: Sequence[Weighted]
     masses: Mapping[str, float]
+
+
+class Shown(Struct, frozen=True, eq=False):
+    """Items that are shown to everybody who has not met them, best first.
+
+    Attributes:
+        names: of n items.
+        hashed: of those, as `SeenItems.lacking` asks for them.
+    """
+
+    names: Sequence[str] = ()
+    hashed: NDArray[np.uint32] = hashed(())
+
+    def unmet(self, seen: SeenItems, most: int) -> list[str]:
+        """The first that a user has not met."""
+        return [self.names[place] for place in np.flatnonzero(seen.lacking(self.hashed))[:most].tolist()]
 
 
 class Finder:
@@ -89,41 +107,50 @@ class Finder:
         self._count = count
         self._candidates = max(candidates, count)
         self._clock = clock
-        self._trends: tuple[str, ...] = ()
-        self._new: tuple[str, ...] = ()
+        self._followers = Followers(rows)
+        self._trends = Shown()
+        self._new = Shown()
         self._until = -np.inf
         self._looking: asyncio.Task[None] | None = None
 
-    async def find(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Candidates]:
-        """The candidates of each profile's user, as of a moment each, epoch milliseconds."""
+    async def find(
+        self, profiles: Sequence[Profile], recent: Sequence[Sequence[Weighted]], now_ms: Sequence[int]
+    ) -> list[Candidates]:
+        """The candidates of some users.
+
+        Args:
+            profiles: of the users.
+            recent: what each has liked last, as `recent_items` gives it.
+            now_ms: as of a moment each, epoch milliseconds.
+        """
         if not profiles:
             return []
-        recent = [recent_items(positives(profile.state.signals)) for profile in profiles]
         masses = await self._masses(recent)
         near, following, _ = await asyncio.gather(
-            self._near([profile for profile in profiles if profile.interest.any()]),
-            self._following(profiles, recent, masses, now_ms),
-            self._look_around(),
+            self._near(profiles), self._following(profiles, recent, masses, now_ms), self._look_around()
         )
-        trending = [list(islice(unmet(self._trends, profile), self._candidates)) for profile in profiles]
-        fresh = [list(islice(unmet(self._new, profile), self._candidates)) for profile in profiles]
-        others = [
-            [item_id for one in sources for item_id in one] for sources in zip(following, trending, fresh, strict=True)
-        ]
+        seen = [profile.state.seen for profile in profiles]
+        trending = [self._trends.unmet(one, self._candidates) for one in seen]
+        fresh = [self._new.unmet(one, self._candidates) for one in seen]
+        found = list(zip(near, following, trending, fresh, strict=True))
         # The rows know nothing of whether an item may be recommended, and to whom; what is remembered may be outdated.
-        listed = await self._shelf.listed({item_id for found in others for item_id in found})
+        listed = await self._shelf.listed({item_id for sources in found for source in sources for item_id in source})
         candidates = []
-        for profile, followers, new, found, mine in zip(profiles, following, fresh, others, recent, strict=True):
+        for profile, sources in zip(profiles, found, strict=True):
             author = self._identity.author(profile.user)
-            listed_at = {one.item_id: one.at for one in near.get(profile.user, ())}
-            listed_at |= {one: listed[one].at for one in found if one in listed and listed[one].author != author}
+            listed_at = {
+                item_id: one.at
+                for source in sources
+                for item_id in source
+                if (one := listed.get(item_id)) is not None and one.author != author
+            }
+            _, followers, _, new = sources
             candidates.append(
                 Candidates(
                     listed_at=listed_at,
                     new=frozenset(new) & listed_at.keys(),
                     following=frozenset(followers) & listed_at.keys(),
-                    recent=mine,
-                    masses={item_id: masses[item_id] for item_id, _ in mine},
+                    masses=masses,
                 )
             )
         return candidates
@@ -134,30 +161,22 @@ class Finder:
         figures = await self._rows.figures(names)
         return dict(zip(names, np.exp2(figures[:, MASS]).tolist(), strict=True))
 
-    async def _near(self, profiles: Sequence[Profile]) -> dict[str, Sequence[Candidate]]:
-        """For each profile the nearest items that its user has not met, best first.
-
-        A filter of items seen cannot be asked for its items, so those it holds are found and passed over. Where they
-        leave too few for a list, because the user has met most of what is near, the search goes further out.
-        """
-        found: dict[str, Sequence[Candidate]] = {}
-        short = profiles
-        for limit in (self._candidates * factor for factor in REACH):
-            if not short:
-                break
-            queries = [
-                Wanted(vector=one.interest, author=self._identity.author(one.user), without=met(one)) for one in short
-            ]
-            nearest = await self._shelf.search(queries, limit=limit)
-            for profile, candidates in zip(short, nearest, strict=True):
-                new = [candidate for candidate in candidates if candidate.item_id not in profile.state.seen]
-                found[profile.user] = new[: self._candidates]
-            short = [
-                profile
-                for profile, candidates in zip(short, nearest, strict=True)
-                if len(found[profile.user]) < self._count and len(candidates) == limit
-            ]
-        return found
+    async def _near(self, profiles: Sequence[Profile]) -> list[list[str]]:
+        """For each profile the nearest items that its user has not met, best first."""
+        near: list[list[str]] = [[] for _ in profiles]
+        asking = [place for place, profile in enumerate(profiles) if profile.interest.any()]
+        wanted = [
+            Wanted(
+                vector=profile.interest,
+                author=self._identity.author(profile.user),
+                state=profile.state,
+            )
+            for profile in (profiles[place] for place in asking)
+        ]
+        found = await self._shelf.search(wanted, limit=self._candidates, least=self._count)
+        for place, items in zip(asking, found, strict=True):
+            near[place] = items
+        return near
 
     async def _following(
         self,
@@ -169,12 +188,19 @@ class Finder:
         """For each profile the items that follow best on what its user has liked and that they have not met."""
         following: list[list[str]] = [[] for _ in profiles]
         asking = [place for place, items in enumerate(recent) if items]
-        among = self._shelf.names
+        asked = {place: Rows.asked(recent[place], masses, now_ms[place]) for place in asking}
+        in_memory = self._followers.among(self._shelf.names)
+        if in_memory is not None:
+            wanted = [Asked(recent=asked[place], seen=profiles[place].state.seen) for place in asking]
+            call = partial(in_memory.search, wanted, limit=self._candidates)
+            found = call() if len(wanted) <= AT_ONCE else await asyncio.to_thread(call)
+            for place, items in zip(asking, found, strict=True):
+                following[place] = items
+            return following
         for limit in (self._candidates * factor for factor in OUTWARD):
             if not asking:
                 break
-            queries = [(recent[place], now_ms[place]) for place in asking]
-            found = await self._rows.following(queries, masses, limit=limit, among=among)
+            found = await self._rows.following([asked[place] for place in asking], limit=limit)
             for place, items in zip(asking, found, strict=True):
                 following[place] = list(islice(unmet(items, profiles[place]), self._candidates))
             asking = [
@@ -202,7 +228,7 @@ class Finder:
     async def _look(self) -> None:
         """Reads what trends and what is new."""
         trends, new = await self._trending(), await self._newest()
-        self._trends, self._new = trends, new
+        self._trends, self._new = Shown(trends, hashed(trends)), Shown(new, hashed(new))
         self._until = self._clock() + REMEMBERED_S
 
     async def _trending(self) -> tuple[str, ...]:
@@ -231,11 +257,6 @@ class Finder:
     def _is_new(self, item_id: str, likes: float) -> bool:
         """Whether too little is known of an item to tell if anybody likes it."""
         return likes < FEW_LIKES and self._arms.listings(item_id) < TRIED
-
-
-def met(profile: Profile) -> set[str]:
-    """The items of a profile's signals."""
-    return {signal.item_id for signal in profile.state.signals}
 
 
 def unmet(item_ids: Iterable[str], profile: Profile) -> Iterable[str]:

@@ -34,12 +34,12 @@ def mmr(
     # no chance, and its similarities need not be known.
     least = np.partition(worth, -count)[-count] - (1 - relevance_share) * MOST_SIMILAR
     within = np.flatnonzero(worth >= least)
-    marginal, similarities = worth[within], vectors[within] @ vectors[within].T
+    marginal, others = worth[within], vectors[within]
     nearest = np.zeros(len(within), np.float32)
     chosen: list[int] = []
     for _ in range(count):
         best = int((marginal - (1 - relevance_share) * nearest).argmax())
         chosen.append(int(within[best]))
         marginal[best] = -np.inf
-        np.maximum(nearest, similarities[best], out=nearest)
+        np.maximum(nearest, others @ others[best], out=nearest)
     return chosen

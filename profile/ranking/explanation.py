@@ -36,6 +36,8 @@ def content_parts(shares: Floats, views: Mapping[str, View], chosen: NDArray[np.
     """
     parts = np.zeros((len(chosen), shares.shape[1]))
     for view, of_views in zip(views.values(), scales.reshape(-1, len(shares)), strict=True):
+        if not view.lengths.any():
+            continue
         per_length = np.divide(of_views, view.lengths, out=np.zeros(len(shares)), where=view.lengths > CANCELLED)
         above = view.targets[chosen] - view.targets.mean(axis=0)
         parts += (above @ view.known.T) * (per_length @ shares)

@@ -77,8 +77,7 @@ class Arms:
         if not names:
             return
         known = [self._arms.peek(item_id) or UNTRIED for item_id in names]
-        likes = np.array([arm.likes for arm in known], np.float64)
-        listings = np.array([arm.listings for arm in known], np.float64)
+        likes, listings = np.array([(arm.likes, arm.listings) for arm in known], np.float64).T
         misses = PRIOR_LIKES * (self._listings / self._likes - 1)
         digest = blake2b(seed.encode(), digest_size=8, person=b"exploration").digest()
         generator = np.random.default_rng(int.from_bytes(digest, "little"))

@@ -29,13 +29,14 @@ from penchant.profile.signals import Signal
 __all__ = [
     "BEHAVIOUR",
     "CONTENT",
+    "MOMENT",
     "Past",
     "View",
+    "centred",
     "content_features",
     "content_names",
-    "counted",
     "deviations",
-    "past_in",
+    "inverted",
     "past_of",
     "standardised",
     "view_shares",
@@ -51,6 +52,7 @@ BEHAVIOUR = ("transitions", "popularity_30d", "popularity_365d", "popularity", "
 NEWEST = 0.3
 LAST = 40  # items: less than a millionth is left of what was before
 CANCELLED = 1e-12
+LEAST_LEFT = 0.1  # of what was added up
 FLAT = 1e-9  # a feature that varies less than this among candidates, or than this part of its mean there,
 SAME = 1e-6  # tells them apart by rounding
 
@@ -67,7 +69,7 @@ class Past(Struct, frozen=True, kw_only=True, eq=False):
         positive: which of them are positive: shape (k,).
     """
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.integer]
     weights: Floats
     ages: Floats
     positive: NDArray[np.bool_]
@@ -96,11 +98,7 @@ def past_of(signals: Iterable[Signal], rows: Mapping[str, int]) -> Past:
         signals: in any order.
         rows: which row of the content holds an item; signals on other items do not count.
     """
-    return past_in(counted(signals, rows), rows)
-
-
-def past_in(known: Sequence[Signal], rows: Mapping[str, int]) -> Past:
-    """The past that signals make which all count, newest first, as `counted` gives them."""
+    known = sorted((signal for signal in signals if signal.item_id in rows), key=MOMENT, reverse=True)
     times = np.array([signal.time for signal in known], np.int64)
     return Past(
         rows=np.array([rows[signal.item_id] for signal in known], np.int64),
@@ -108,11 +106,6 @@ def past_in(known: Sequence[Signal], rows: Mapping[str, int]) -> Past:
         ages=(times.max(initial=0) - times).astype(float),
         positive=np.array([is_positive(signal) for signal in known], bool),
     )
-
-
-def counted(signals: Iterable[Signal], rows: Mapping[str, int]) -> list[Signal]:
-    """The signals on items that have content, newest first: those that a `Past` is made of, in its order."""
-    return sorted((signal for signal in signals if signal.item_id in rows), key=MOMENT, reverse=True)
 
 
 def content_names(slices: Iterable[str]) -> tuple[str, ...]:
@@ -145,13 +138,21 @@ def content_features(
 def views_of(shares: Floats, known: Vectors, targets: Vectors) -> View:
     """One slice of a user's past and of n candidates: what `content_features` computes, for one user.
 
+    In single precision, as long as no more than a digit is lost by what cancels.
+
     Args:
         shares: of the past's signals in each view, as `view_shares` gives them, shape (3, k).
         known: unit vectors of their items, shape (k, d).
         targets: of the candidates, shape (n, d).
     """
-    sums = shares @ known.astype(np.float64)
+    if not known.shape[1]:  # a slice that no item has
+        nothing = np.zeros((len(shares), len(targets)), np.float32)
+        return View(known=known, targets=targets, lengths=np.zeros(len(shares)), features=nothing)
+    sums = (shares.astype(np.float32) @ known).astype(np.float64)
     lengths = np.sqrt(np.einsum("vd,vd->v", sums, sums))
+    if (lengths < LEAST_LEFT * np.abs(shares).sum(axis=1)).any():
+        sums = shares @ known.astype(np.float64)
+        lengths = np.sqrt(np.einsum("vd,vd->v", sums, sums))
     unit = np.divide(sums, lengths[:, None], out=np.zeros_like(sums), where=lengths[:, None] > CANCELLED)
     return View(known=known, targets=targets, lengths=lengths, features=unit.astype(np.float32) @ targets.T)
 
@@ -199,13 +200,18 @@ def standardised(features: Vectors) -> Vectors:
         features: shape (..., n).
     """
     above, spread = centred(features)
-    above *= np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)[..., None]
-    return above
+    return above * inverted(spread)[..., None]
 
 
 def deviations(features: Vectors) -> Vectors:
     """The standard deviations among candidates, shape (...), of features of shape (..., n); 0 where one is flat."""
     return centred(features)[1]
+
+
+def inverted(spread: Vectors) -> Vectors:
+    """One over each deviation; 0 of what is flat."""
+    inverse: Vectors = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+    return inverse
 
 
 def centred(features: Vectors) -> tuple[Vectors, Vectors]:

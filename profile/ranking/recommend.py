@@ -7,25 +7,25 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from penchant.profile.affinity import positives
-from penchant.profile.cache import Content, ItemVectors
+from penchant.profile.cache import VOID, ItemVectors
 from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Items
 from penchant.profile.profiles import Profile
-from penchant.profile.ranking.candidates import Candidates, Finder
+from penchant.profile.ranking.candidates import Finder
 from penchant.profile.ranking.compared import Compared
 from penchant.profile.ranking.diversity import mmr
 from penchant.profile.ranking.exploration import Arms
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.fused import Liked, Mode
-from penchant.profile.ranking.scoring import Known, request_of
+from penchant.profile.ranking.history import Histories
+from penchant.profile.ranking.scoring import Gathered, Requests
 from penchant.profile.ranking.weights import Weights
 from penchant.profile.ranking.whitening import Calibration
 from penchant.profile.rows import Rows
@@ -93,8 +93,8 @@ class Scored(Struct, frozen=True, kw_only=True, eq=False):
         names: of the parts.
         parts: that sum to the scores: shape (parts, n).
         offered: what the list is chosen from, where features rank.
-        told: gives for t chosen candidates the k signals that account for their scores, and how much each does,
-            shape (t, k).
+        signals: k of the user's.
+        told: gives how much each of those accounts for of the scores of t chosen candidates, shape (t, k).
     """
 
     items: Sequence[str]
@@ -103,7 +103,8 @@ class Scored(Struct, frozen=True, kw_only=True, eq=False):
     names: Sequence[str]
     parts: NDArray[np.floating]
     offered: Offered | None
-    told: Callable[[NDArray[np.int64]], tuple[Sequence[Signal], Floats]]
+    signals: Sequence[Signal]
+    told: Callable[[NDArray[np.intp]], Floats]
 
 
 class Ranker:
@@ -156,6 +157,7 @@ class Ranker:
         self._vectors = vectors
         self._horizons = horizons
         self._compared = Compared(self._space)
+        self._histories = Histories(vectors)
         self.features = (*content_names(part.name for part in self._space.slices), *BEHAVIOUR)
         self._weights = weights.among(self.features)
         self._calibration = calibration
@@ -200,36 +202,55 @@ class Ranker:
 
     async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Ranked]:
         """A list for each profile, best first, as of a moment each, epoch milliseconds."""
-        found = await self._finder.find(profiles, now_ms)
-        mode, calibration = self.mode, self._calibration
-        known = await self._known(found if mode is None else [])
-        content = await self._vectors.gather(
-            item_id
-            for profile, candidates in zip(profiles, found, strict=True)
-            for item_id in chain(candidates.listed_at, (signal.item_id for signal in profile.state.signals))
-        )
+        mode, calibration, weights = self.mode, self._calibration, self._weights
+        gathered = await self._gathered(profiles, now_ms)
+        if mode is None:
+            compared = self._compared.of(calibration, gathered.content.vectors)
+            requests = Requests(gathered, compared, horizons=self._horizons)
+            score = partial(self._by_features, gathered, requests, weights, self._filled(compared))
+        else:
+            score = partial(self._by_content, gathered, mode)
         lists = []
         until = time.monotonic() + TURN_S
-        for profile, candidates, moment in zip(profiles, found, now_ms, strict=True):
-            if mode is None:
-                compared = self._compared.of(calibration, content.vectors)
-                scored = self._by_features(profile, candidates, content, compared=compared, known=known, now_ms=moment)
-            else:
-                scored = self._by_content(mode, profile, candidates, content, moment)
-            lists.append(self._list(scored, f"{moment} {profile.user}"))
+        for user, (profile, moment) in enumerate(zip(profiles, now_ms, strict=True)):
+            lists.append(self._list(score(user), f"{moment} {profile.user}"))
             if time.monotonic() > until:  # others work in this loop, and all this may have been in memory
                 await asyncio.sleep(0)
                 until = time.monotonic() + TURN_S
         return lists
 
-    async def _known(self, found: Sequence[Candidates]) -> Known:
-        """What the rows say of candidates."""
-        names = list({item_id for candidates in found for item_id in candidates.listed_at})
-        return Known(
+    async def _gathered(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> Gathered:
+        """Users' candidates, with what is known of them."""
+        histories = await self._histories.of(profiles)
+        found = await self._finder.find(profiles, [history.recent for history in histories], now_ms)
+        listed_at: dict[str, int] = {}
+        for candidates in found:
+            listed_at |= candidates.listed_at
+        names = list(listed_at)
+        figures = await self._rows.figures(names)
+        after = await self._rows.after(list({item_id for candidates in found for item_id in candidates.following}))
+        content = await self._vectors.gather(names)
+        while any(history.array != content.mark.array for history in histories):  # rows have moved meanwhile
+            histories = await self._histories.of(profiles)
+            content = await self._vectors.gather(names)
+        return Gathered(
+            profiles=profiles,
+            histories=histories,
+            found=found,
+            now_ms=now_ms,
+            names=names,
             places={item_id: place for place, item_id in enumerate(names)},
-            figures=await self._rows.figures(names),
-            after=await self._rows.after(list({item_id for candidates in found for item_id in candidates.following})),
+            listed_at=np.array(list(listed_at.values()), np.int64),
+            rows=np.array([content.rows.get(item_id, VOID) for item_id in names], np.intp),
+            content=content,
+            figures=figures,
+            after=after,
         )
+
+    def _filled(self, compared: Mapping[str, Vectors]) -> slice:
+        """The components from the first to the last in which any item has something: often those of one slice."""
+        bounds = [part for name, part in self._space.bounds().items() if name in compared and compared[name].shape[1]]
+        return slice(bounds[0].start, bounds[-1].stop) if bounds else slice(0)
 
     def _list(self, scored: Scored | None, seed: str) -> Ranked:
         if scored is None:
@@ -238,7 +259,7 @@ class Ranker:
         best = mmr(relevance, scored.vectors, count=self._count, relevance_share=self._relevance_share)
         tried = self._tried(scored, best, seed)
         chosen = [*best[: self._count - len(tried)], *tried]
-        reasons = loudest(*scored.told(np.array(chosen)), self._reasons)
+        reasons = loudest(scored.signals, scored.told(np.array(chosen, np.intp)), self._reasons)
         parts = scored.parts[:, chosen].astype(float).T.tolist()
         ranked = []
         for index, why, mine in zip(chosen, reasons, parts, strict=True):
@@ -260,59 +281,60 @@ class Ranker:
         drawn = islice(self.arms.drawn(left_out, seed=seed), self._trials)
         return [scored.items.index(item_id) for item_id in drawn]
 
-    def _by_content(
-        self, mode: Mode, profile: Profile, candidates: Candidates, content: Content, now_ms: int
-    ) -> Scored | None:
-        """Candidates scored by fused content alone; None where there is nothing to choose from."""
-        items = [item_id for item_id in candidates.listed_at if item_id in content.rows]
-        if not items:
+    def _by_content(self, gathered: Gathered, mode: Mode, user: int) -> Scored | None:
+        """A user's candidates scored by fused content alone; None where there is nothing to choose from."""
+        places = gathered.with_content(user)
+        if not len(places):
             return None
-        past = [signal for signal in reversed(positives(profile.state.signals)) if signal.item_id in content.rows]
+        history, content = gathered.histories[user], gathered.content
+        liked_rows = history.past.rows[history.past.positive]
+        liked_signals = history.places[history.past.positive]
         as_stored = Calibration()
-        vectors = content.vectors[[content.rows[item_id] for item_id in items]]
-        met = content.vectors[[content.rows[signal.item_id] for signal in past]]
-        known, targets = (mode.fused(as_stored.split(self._space, one)) for one in (met, vectors))
-        liked = Liked(rows=np.arange(len(past)), ages_ms=np.array([now_ms - signal.time for signal in past], np.int64))
+        vectors = content.vectors[gathered.rows[places]]
+        known, targets = (
+            mode.fused(as_stored.split(self._space, one)) for one in (content.vectors[liked_rows], vectors)
+        )
+        liked = Liked(
+            rows=np.arange(len(liked_rows)), ages_ms=gathered.now_ms[user] - history.columns.times[liked_signals]
+        )
 
-        def told(chosen: NDArray[np.int64]) -> tuple[Sequence[Signal], Floats]:
+        def told(chosen: NDArray[np.intp]) -> Floats:
+            parts = np.zeros((len(chosen), len(history.signals)))
             terms = mode.terms(liked, known, targets)
-            return ([], np.zeros((len(chosen), 0))) if terms is None else (past, terms[:, chosen].T)
+            if terms is not None:
+                parts[:, liked_signals] = terms[:, chosen].T
+            return parts
 
         return Scored(
-            items=items,
+            items=gathered.named(places),
             vectors=vectors,
-            new=candidates.new & content.rows.keys(),
+            new=gathered.found[user].new & content.rows.keys(),
             names=(FUSED,),
             parts=mode.scores(liked, known, targets)[None],
             offered=None,
+            signals=history.signals,
             told=told,
         )
 
     def _by_features(
-        self,
-        profile: Profile,
-        candidates: Candidates,
-        content: Content,
-        *,
-        compared: Mapping[str, Vectors],
-        known: Known,
-        now_ms: int,
+        self, gathered: Gathered, requests: Requests, weights: Weights, filled: slice, user: int
     ) -> Scored | None:
-        """Candidates scored by all features; None where there is nothing to choose from."""
-        signals = profile.state.signals
-        request = request_of(signals, candidates, content, compared, known, horizons=self._horizons, now_ms=now_ms)
+        """A user's candidates scored by all features; None where there is nothing to choose from."""
+        request = requests.of(user)
         if request is None:
             return None
-        weights = self._weights.at(max(0, now_ms - profile.state.as_of))
+        content = gathered.content
+        factors = weights.at(max(0, gathered.now_ms[user] - gathered.profiles[user].state.as_of))
         features = request.scored()
         return Scored(
             items=request.items,
-            vectors=request.vectors,
-            new=request.new,
+            vectors=content.vectors[request.rows, filled],
+            new=gathered.found[user].new & content.rows.keys(),
             names=self.features,
-            parts=weights[:, None] * features,
+            parts=factors[:, None] * features,
             offered=Offered(items=tuple(request.items), features=features),
-            told=partial(request.told, weights, signals),
+            signals=request.history.signals,
+            told=partial(request.told, factors),
         )
 
 
@@ -324,11 +346,15 @@ def loudest(signals: Sequence[Signal], parts: Floats, most: int) -> list[tuple[R
         parts: of the scores that they account for, shape (t, k).
         most: at most so many are named.
     """
-    order = np.argsort(-parts, axis=1, kind="stable")[:, :most]
-    return [
-        tuple(Reason(signals[index], float(row[index])) for index in best if row[index] > 0)
-        for row, best in zip(parts, order, strict=True)
-    ]
+    reasons: list[list[Reason]] = [[] for _ in parts]
+    items, left = np.arange(len(parts)), parts.copy()
+    for _ in range(min(most, len(signals))):
+        best = left.argmax(axis=1)  # a few times: less than sorting hundreds
+        for mine, place, part in zip(reasons, best.tolist(), left[items, best].tolist(), strict=True):
+            if part > 0:
+                mine.append(Reason(signals[place], part))
+        left[items, best] = 0
+    return [tuple(mine) for mine in reasons]
 
 
 def trials_of(count: int, share: float) -> int:

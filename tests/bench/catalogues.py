@@ -99,10 +99,14 @@ async def timed(contestant: Callable[[int], Awaitable[object]], count: int) -> f
 async def nearest(parts: Parts, profiles: Sequence[Profile]) -> None:
     """What the ranker asks for first: the nearest items of all users, without those that they have met."""
     wanted = [
-        Wanted(vector=one.interest, author="", without={signal.item_id for signal in one.state.signals})
+        Wanted(
+            vector=one.interest,
+            author=parts.identity.author(one.user),  # "" is the catalogue's: it would leave out everything
+            state=one.state,
+        )
         for one in profiles
     ]
-    await parts.ranker.shelf.search(wanted, limit=COUNT)
+    await parts.ranker.shelf.search(wanted, limit=COUNT, least=COUNT)
 
 
 async def one_by_one(parts: Parts, profiles: Sequence[Profile]) -> None:

@@ -15,7 +15,9 @@ from penchant.profile.affinity import (
     item_key,
     row_measure,
 )
+from penchant.profile.following import Asked, Followers, Following
 from penchant.profile.rows import AS_OF, COUNT, FIGURES, MASS, Rows, engine_keys
+from penchant.profile.seen import SeenItems
 from penchant.profile.store.base import SearchFilter, StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
 
@@ -149,24 +151,55 @@ async def test_what_follows_is_found_by_what_was_liked(store):
     }
     await rows.apply(log)
     users = ([("a", 1.0)], [("b", 0.5), ("a", 0.1)], [("x", 1.0)])
-    asked = [(recent, LANDMARK_MS) for recent in users]
-    found = await rows.following(asked, {"a": 10.0}, limit=5)
-    assert found == [["often", "once"], ["once", "often"], []]
-    assert await rows.following(asked, {"a": 10.0}, limit=5, among=log) == found
-    assert await rows.following(asked, {"a": 10.0}, limit=1, among=log) == [["often"], ["once"], []]
-    assert await rows.following(asked, {"a": 10.0}, limit=5, among=["once", "unknown"]) == [["once"], ["once"], []]
+    asked = [Rows.asked(recent, {"a": 10.0}, LANDMARK_MS) for recent in users]
+    assert await rows.following(asked, limit=5) == [["often", "once"], ["once", "often"], []]
+    following = Following(await rows.after(list(log)))
+    nobody = SeenItems(64)
+    everything = [Asked(recent=one, seen=nobody) for one in asked]
+    assert following.search(everything, limit=5) == [["often", "once"], ["once", "often"], []]
+    assert following.search(everything, limit=1) == [["often"], ["once"], []]
+    met = [Asked(recent=one, seen=nobody.adding(["often"])) for one in asked]
+    assert following.search(met, limit=1) == [["once"], ["once"], []]
+    fewer = Following(await rows.after(["once", "unknown"]))
+    assert fewer.search(everything, limit=5) == [["once"], ["once"], []]
+    assert Following({}).search(everything, limit=5) == [[], [], []]
 
 
 async def test_memory_finds_what_follows_as_the_engine_does(store):
     """Of many rows, for many users: the same items in the same order."""
     rows, log = Rows(store, "rows"), log_of(400)
     await rows.apply(log)
-    asked = [([(item, 1.0), ("item-3", 0.5)], LANDMARK_MS) for item in log]
+    asked = [Rows.asked([(item, 1.0), ("item-3", 0.5)], {}, LANDMARK_MS) for item in log]
+    following = Following(await rows.after(list(log)))
     for limit in (2, 10, 1_000):
-        by_engine = await rows.following(asked, {}, limit=limit)
-        in_memory = await rows.following(asked, {}, limit=limit, among=log)
-        assert in_memory == by_engine
-        assert any(by_engine)
+        in_memory = following.search([Asked(recent=one, seen=SeenItems(64)) for one in asked], limit=limit)
+        assert in_memory == await rows.following(asked, limit=limit)
+        assert any(in_memory)
+
+
+async def test_what_follows_is_made_anew_when_rows_have_changed(store):
+    """In memory as long as the items of interest are known; a moment behind the store."""
+    rows, log = Rows(store, "rows"), log_of(50)
+    followers = Followers(rows)
+    assert followers.among([]) is None
+    [asked] = [Asked(recent=Rows.asked([("item-3", 1.0)], {}, LANDMARK_MS), seen=SeenItems(64))]
+    await rows.apply(log)
+
+    async def found():
+        following = followers.among([*log, "later"])
+        return following.search([asked], limit=1_000)[0] if following else None
+
+    async with asyncio.timeout(10):
+        while not await found():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+        assert "later" not in await found()
+        later = Transition(
+            item_id="later", at=LANDMARK_MS, previous=(("item-3", 1.0),), origin=("clicks", 0), offset=1_000
+        )
+        await rows.apply({"later": [later]})
+        while "later" not in await found():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+    assert followers.among([]) is None
 
 
 async def test_what_trends_depends_on_the_horizon(store):
@@ -206,7 +239,7 @@ async def test_what_came_before_is_read_as_it_is_searched_by(store):
     """The dot product of what is read with a query is the score that orders what follows."""
     rows, log = Rows(store, "rows"), log_of(200)
     await rows.apply(log)
-    [found] = await rows.following([([("item-7", 1.0)], LANDMARK_MS)], {}, limit=10)
+    [found] = await rows.following([Rows.asked([("item-7", 1.0)], {}, LANDMARK_MS)], limit=10)
     after = await rows.after([*found, "nobody's"])
     assert sorted(after) == sorted(found)
     for item, stored in (await Rows(store, "rows").after(found)).items():  # as by another process

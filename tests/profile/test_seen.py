@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant.profile.seen import SeenItems
+from penchant.profile.seen import SeenItems, hashed
 
 SIZES = st.sampled_from([64, 128, 1_024, 16_384, 65_536])
 ITEMS = st.lists(st.text(min_size=1, max_size=8), max_size=30)
@@ -15,6 +15,13 @@ def test_no_item_that_was_added_is_ever_denied(size, items):
     """There are no false negatives, however small the filter."""
     seen = SeenItems(size).adding(items)
     assert all(item in seen for item in items)
+
+
+@given(SIZES, ITEMS, ITEMS)
+def test_many_items_are_asked_for_at_once(size, items, others):
+    """With the answer that each gets alone, false positives included."""
+    seen, asked = SeenItems(size).adding(items), [*items, *others]
+    assert seen.lacking(hashed(asked)).tolist() == [item not in seen for item in asked]
 
 
 @given(SIZES, ITEMS, ITEMS, ITEMS)

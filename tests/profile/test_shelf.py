@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from penchant.profile.items import Item, Items
+from penchant.profile.seen import SeenItems
 from penchant.profile.shelf import Shelf, Wanted
+from penchant.profile.signals import Action, Signal
+from penchant.profile.state import ProfileState
 
 LIMIT = 7
 
@@ -34,15 +37,22 @@ async def until(condition):
             await asyncio.sleep(0.01)
 
 
-async def found_by(searching, vector, author="nobody", without=()):
-    """What a search finds, with scores."""
-    [found] = await searching.search([Wanted(vector=vector, author=author, without=without)], limit=LIMIT)
-    return {one.item_id: (pytest.approx(one.score, abs=1e-5), one.at) for one in found}
+def query(vector, author="nobody", without=(), of_old=()):
+    """What a user asks for who has met some items, and others of which only the filter knows."""
+    signals = tuple(Signal(0, item_id, item_id, Action.LIKE, 1.0) for item_id in without)
+    seen = SeenItems(16_384).adding([*without, *of_old])
+    return Wanted(vector=vector, author=author, state=ProfileState(strong=signals, seen=seen))
+
+
+async def found_by(searching, vector, author="nobody", without=(), limit=LIMIT):
+    """What a search finds."""
+    [found] = await searching.search([query(vector, author, without)], limit=limit, least=limit)
+    return found
 
 
 @pytest.mark.parametrize("count", [0, 1, LIMIT, 40])
 async def test_memory_answers_as_the_store_does(items, catalogue, shelf_of, count):
-    """The same items, scores and times, in the same order; one's own and those named are left out by both."""
+    """The same items, in the same order; one's own and those that the user has met are left out by both."""
     made = await catalogue(*(f"i{number}" for number in range(count)))
     await catalogue("mine", seed=1, author="me")
     await catalogue("hidden", seed=2, listed=False)
@@ -51,22 +61,34 @@ async def test_memory_answers_as_the_store_does(items, catalogue, shelf_of, coun
     generator = np.random.default_rng(1)
     for author in ("me", "nobody"):
         for without in ([], list(made)[::2], [*made, "unknown"]):
-            query = generator.normal(size=items.space.dimension).astype(np.float32)
-            expected = await found_by(store, query, author, without)
-            assert list(await found_by(memory, query, author, without)) == list(expected)
-            assert await found_by(memory, query, author, without) == expected
+            vector = generator.normal(size=items.space.dimension).astype(np.float32)
+            expected = await found_by(store, vector, author, without)
+            assert await found_by(memory, vector, author, without) == expected
+            assert await memory.listed(expected) == await store.listed(expected)
             assert ("mine" in expected) == (author != "me") or len(expected) == LIMIT
 
 
 async def test_many_are_answered_at_once(items, catalogue, shelf_of):
     """Each query has its own answer."""
     made = await catalogue(*(f"i{number}" for number in range(30)))
-    wanted = [Wanted(vector=vector, author="nobody", without=[name]) for name, vector in made.items()]
+    wanted = [query(vector, without=[name]) for name, vector in made.items()]
     memory, store = await shelf_of(items), Shelf(items, most=0)
-    answers, expected = [await one.search(wanted, limit=LIMIT) for one in (memory, store)]
-    for name, mine, theirs in zip(made, answers, expected, strict=True):
-        assert name not in {one.item_id for one in mine}
-        assert [one.item_id for one in mine] == [one.item_id for one in theirs]
+    answers, expected = [await one.search(wanted, limit=LIMIT, least=1) for one in (memory, store)]
+    assert answers == expected
+    assert not any(name in mine for name, mine in zip(made, answers, strict=True))
+
+
+@pytest.mark.parametrize("met", [0, 40, 197, 200])
+async def test_who_has_met_what_is_near_gets_what_is_further_away(items, catalogue, shelf_of, met):
+    """However much that is: also where only the filter knows of it, and most of the catalogue is in it."""
+    made = await catalogue(*(f"i{number}" for number in range(200)))
+    memory, store = await shelf_of(items, most=200), Shelf(items, most=0)
+    nearest = await found_by(store, made["i0"], limit=200)
+    known = nearest[:met]
+    asked = query(made["i0"], without=known[-5:], of_old=known)
+    for shelf in (memory, store):
+        [found] = await shelf.search([asked], limit=4, least=4)
+        assert found == [name for name in nearest if name not in asked.state.seen][:4]
 
 
 async def test_what_this_process_writes_is_there_at_once(items, catalogue, shelf_of):
@@ -74,9 +96,10 @@ async def test_what_this_process_writes_is_there_at_once(items, catalogue, shelf
     await catalogue(*(f"i{number}" for number in range(5)))
     shelf = await shelf_of(items)
     new = (await catalogue("new", seed=9))["new"]
-    assert next(iter(await found_by(shelf, new))) == "new"
+    assert (await found_by(shelf, new))[0] == "new"
     other = (await catalogue("new", seed=8, version=2))["new"]
-    assert (await found_by(shelf, other))["new"] == (pytest.approx(1.0, abs=1e-5), 2)
+    assert (await found_by(shelf, other))[0] == "new"
+    assert (await shelf.listed(["new"]))["new"].at == 2
     await catalogue("new", version=3, listed=False)
     assert set(await found_by(shelf, other)) == {f"i{number}" for number in range(5)}
     assert (await shelf.listed(["new", "i1"])).keys() == {"i1"}

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from penchant.profile.affinity import positives, recent_items
 from penchant.profile.ranking.candidates import FEW_LIKES, REMEMBERED_S, TRIED, Finder
 from penchant.profile.ranking.exploration import Arms
 from penchant.profile.shelf import Shelf
@@ -36,6 +37,13 @@ def finder(items, rows, identity, arms, clock):
     return Finder(items, rows, identity, arms, shelf=shelf, count=2, candidates=3, clock=lambda: clock.now)
 
 
+async def candidates_of(finder, profile):
+    """What a finder finds for one user."""
+    recent = recent_items(positives(profile.state.signals))
+    [found] = await finder.find([profile], [recent], [NOW])
+    return found
+
+
 async def test_candidates_come_from_content_transitions_trends_and_what_is_new(finder, profile_of, catalogue, liked):
     """Each source is asked for so many; what several of them name is there once."""
     made = await catalogue(*(f"i{number}" for number in range(30)))
@@ -49,11 +57,10 @@ async def test_candidates_come_from_content_transitions_trends_and_what_is_new(f
     await liked(far[2], times=9)
     await liked("n6", times=FEW_LIKES - 1)
     await liked("n5", times=FEW_LIKES)
-    [found] = await finder.find([profile], [NOW])
+    found = await candidates_of(finder, profile)
     assert list(found.listed_at) == [*nearest, far[0], far[1], far[2], "n5", "n6", "n4", "n3"]
     assert found.following == {far[0], far[1]}
     assert found.new == {"n6", "n4", "n3"}
-    assert found.recent == (("i0", 1.0),)
     assert found.listed_at["n4"] == 4
 
 
@@ -67,7 +74,7 @@ async def test_what_may_not_be_recommended_is_no_candidate(finder, profile_of, c
     for item in ("own", "theirs", "hidden", "gone", "never", "i0", "plain"):
         await liked(item, "i0", times=5)
     profile = await profile_of("ada", "i0")
-    [found] = await finder.find([profile], [NOW])
+    found = await candidates_of(finder, profile)
     assert set(found.listed_at) == {"plain", "theirs"}
     assert found.following <= {"plain", "theirs"}
 
@@ -77,9 +84,9 @@ async def test_what_is_withdrawn_is_gone_at_once_from_what_is_remembered(finder,
     await catalogue("i0", "i1", "i2")
     await liked("i1", times=5)
     profile = await profile_of("ada", "other")
-    assert "i1" in (await finder.find([profile], [NOW]))[0].listed_at
+    assert "i1" in (await candidates_of(finder, profile)).listed_at
     await catalogue("i1", version=2, listed=False, withdrawn=True)
-    assert "i1" not in (await finder.find([profile], [NOW]))[0].listed_at
+    assert "i1" not in (await candidates_of(finder, profile)).listed_at
 
 
 async def test_what_trends_and_what_is_new_is_remembered_for_some_seconds(finder, clock, profile_of, catalogue, liked):
@@ -89,7 +96,7 @@ async def test_what_trends_and_what_is_new_is_remembered_for_some_seconds(finder
     profile = await profile_of("ada", "other")
 
     async def found():
-        [candidates] = await finder.find([profile], [NOW])
+        candidates = await candidates_of(finder, profile)
         return set(candidates.listed_at), candidates.new
 
     assert await found() == ({"i0", "i1", "n0"}, {"i1", "n0"})
@@ -115,7 +122,7 @@ async def test_what_is_liked_and_is_no_item_takes_no_trends_place(finder, profil
     await liked("i1", times=FEW_LIKES)
     await liked("i0", times=FEW_LIKES + 1)
     profile = await profile_of("ada", "other")
-    [found] = await finder.find([profile], [NOW])
+    found = await candidates_of(finder, profile)
     assert list(found.listed_at) == ["i0", "i1"]
     assert not found.new
 
@@ -129,10 +136,10 @@ async def test_a_catalogue_that_came_at_once_is_new_until_it_is_liked_or_was_tri
         if version > 20:
             await liked(f"i{version}", times=FEW_LIKES)
     profile = await profile_of("ada", "i20", weight=0.0)
-    assert (await finder.find([profile], [NOW]))[0].new == {"i19", "i18", "i17"}
+    assert (await candidates_of(finder, profile)).new == {"i19", "i18", "i17"}
     finder._arms.listed(["i19"] * TRIED + ["i18"] * (TRIED - 1))
     clock.now = 2 * REMEMBERED_S
-    assert (await finder.find([profile], [NOW]))[0].new == {"i18", "i17", "i16"}
+    assert (await candidates_of(finder, profile)).new == {"i18", "i17", "i16"}
 
 
 async def test_who_has_met_the_first_trends_gets_the_next(finder, profile_of, catalogue, liked):
@@ -142,6 +149,6 @@ async def test_who_has_met_the_first_trends_gets_the_next(finder, profile_of, ca
         await liked(f"i{number}", times=20 - number)
     profile = await profile_of("ada", *(f"i{number}" for number in range(5)), weight=0.0)
     assert not profile.interest.any()
-    [found] = await finder.find([profile], [NOW])
+    found = await candidates_of(finder, profile)
     assert list(found.listed_at) == ["i5", "i6", "i7"]
     assert not found.new
