@@ -53,7 +53,8 @@ def decode(kind: type[T], value: bytes | None, headers: Mapping[str, bytes] | No
     if len(value) > MAX_VALUE_BYTES:
         raise Unusable(f"the value is larger than {MAX_VALUE_BYTES} bytes", reason="too-large")
     try:
-        decoded: T = decoder(kind, json=is_json(value, headers or {})).decode(value)  # type: ignore[arg-type]  # a class is hashable
+        as_json = is_json(value, headers) if headers else value[0] in JSON_FIRST_BYTES
+        decoded: T = (json_decoder if as_json else msgpack_decoder)(kind).decode(value)  # type: ignore[arg-type]  # a class is hashable
     except msgspec.ValidationError as error:
         raise Unusable(without_values(error), reason="invalid") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -105,10 +106,16 @@ def is_json(value: bytes, headers: Mapping[str, bytes]) -> bool:
     return media_type == JSON
 
 
-@cache  # one entry a struct and format
-def decoder(kind: Hashable, *, json: bool) -> msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]:
+@cache  # one entry a struct
+def msgpack_decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
     """The decoder of a struct; built once, since building costs more than decoding."""
-    return msgspec.json.Decoder(kind) if json else msgspec.msgpack.Decoder(kind)
+    return msgspec.msgpack.Decoder(kind)
+
+
+@cache
+def json_decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    """Likewise, of JSON."""
+    return msgspec.json.Decoder(kind)
 
 
 def without_values(error: msgspec.ValidationError) -> str:

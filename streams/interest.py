@@ -19,7 +19,8 @@ was the one to choose: of that the lane tells on `examples`.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from penchant.profile.affinity import Liking, Positive, is_positive, weighted
 from penchant.profile.cache import ItemVectors
@@ -86,11 +87,14 @@ class InterestHandler:
         outputs: list[tuple[int, Output]] = []
         async with self._one_at_a_time:
             started = time.monotonic()
+            read: Callable[[Record], tuple[str, Signal | None]] = (
+                self._reader.click if topic is Topic.CLICKS else partial(self._read, topic)
+            )
             for number, record in enumerate(batch.records):
                 if number % BREATH == BREATH - 1:
                     await asyncio.sleep(0)
                 try:
-                    user, signal = self._read(topic, record)
+                    user, signal = read(record)
                 except Unusable as error:
                     if topic in {Topic.CLICKS, Topic.ITEM_READY}:  # of the others the content lane takes care
                         metrics.DEAD_LETTERS.labels(LANE, error.reason).inc()
@@ -177,8 +181,6 @@ class InterestHandler:
 
     def _read(self, topic: Topic, record: Record) -> tuple[str, Signal | None]:
         """The user of a record, and its signal; no signal where an item of the user's has changed."""
-        if topic is Topic.CLICKS:
-            return self._reader.click(record)
         if topic is Topic.POSTS:
             return self._reader.post(record)[:2]
         if topic is Topic.MEDIA_UPLOADS:

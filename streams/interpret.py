@@ -5,10 +5,11 @@ the content lane dead-letters the others, the interest lane passes them over.
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from contextlib import suppress
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from penchant.errors import ConfigurationError
 from penchant.profile.identity import OWN_PREFIX, Identity
@@ -17,10 +18,21 @@ from penchant.profile.items import Reference, Version
 from penchant.profile.signals import DEFAULT_WEIGHTS, Action, Signal, signal_weight
 from penchant.settings import ProfileSettings
 from penchant.streams.codec import Unusable, decode, event_time_ms
-from penchant.streams.events import Click, ClickAction, Id, Item, ItemReady, Media, MediaUpload, Post
+from penchant.streams.events import (
+    ANYONE,
+    MAX_ID,
+    Click,
+    ClickAction,
+    Id,
+    Item,
+    ItemReady,
+    Media,
+    MediaUpload,
+    Post,
+)
 from penchant.streams.records import Record
 
-__all__ = ["Draft", "Reader", "action_weights"]
+__all__ = ["Draft", "Reader", "action_weights", "click_of"]
 
 ACTIONS = {action: Action(action) for action in ClickAction}
 Keyed = TypeVar("Keyed", Click, Post, MediaUpload, ItemReady)
@@ -50,6 +62,14 @@ class Draft(Struct, frozen=True, kw_only=True):
         return self.item.private and not self.item.media
 
 
+class LooseClick(Click, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="click"):
+    """A click whose ids have not been compared with their patterns, which takes longer than the rest of decoding."""
+
+    event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
+    user_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
+    item_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
+
+
 class Reader:
     """Reads records.
 
@@ -69,11 +89,15 @@ class Reader:
         Raises:
             Unusable: the record cannot be used.
         """
-        click = self._event(Click, record)
+        click = click_of(record)
+        check_key(record, click.user_id)
         action = ACTIONS[click.action]
+        if click.value is None and click.dwell_ms is None:
+            weight = self._weights[action]
+        else:
+            weight = self._weight(action, value=click.value, dwell_ms=click.dwell_ms)
         if action is Action.RATE and click.value is None:
             raise Unusable("`rate` needs a `value`", reason="invalid")
-        weight = self._weight(action, value=click.value, dwell_ms=click.dwell_ms)
         return click.user_id, Signal(
             event_time_ms(click.at, record.timestamp), click.event_id, click.item_id, action, weight
         )
@@ -183,6 +207,26 @@ class Reader:
         event = decode(kind, record.value, record.headers)
         check_key(record, event.user_id)
         return event
+
+
+def click_of(record: Record) -> Click:
+    """The click of a record, as `decode` gives it.
+
+    What can be printed has no control characters; of ids that cannot, and of all else, the patterns decide.
+
+    Raises:
+        Unusable: the value cannot be used.
+    """
+    with suppress(Unusable):
+        click = decode(LooseClick, record.value, record.headers)
+        if (
+            click.event_id.isprintable()
+            and click.user_id.isprintable()
+            and click.item_id.isprintable()
+            and click.user_id != ANYONE
+        ):
+            return click
+    return decode(Click, record.value, record.headers)
 
 
 def action_weights(settings: ProfileSettings) -> Mapping[Action, float]:

@@ -10,9 +10,9 @@ from penchant.profile.identity import Identity
 from penchant.profile.items import Reference
 from penchant.profile.signals import Action, Signal
 from penchant.settings import ProfileSettings
-from penchant.streams.codec import Unusable
+from penchant.streams.codec import Unusable, decode
 from penchant.streams.events import Click, Item, ItemReady, Media, MediaUpload, Post
-from penchant.streams.interpret import Reader
+from penchant.streams.interpret import Reader, click_of
 from penchant.streams.records import Record
 
 NOW = 1_750_000_000_000
@@ -48,6 +48,14 @@ def refused(read, *arguments, **options):
     return refusal.value.reason
 
 
+def outcome(read):
+    """The fields of what is read, or the words and the reason of its refusal."""
+    try:
+        return msgspec.structs.asdict(read())
+    except Unusable as error:
+        return str(error), error.reason
+
+
 def click(**changes):
     """A click by ada."""
     return Click(**{"event_id": "e1", "user_id": "ada", "item_id": "film", **changes})
@@ -68,6 +76,21 @@ def click(**changes):
 def test_a_click_becomes_a_signal(reader, event, action, weight):
     """Event, item, action, time and weight are those of the event."""
     assert reader.click(record(event)) == ("ada", Signal(NOW, "e1", "film", action, weight))
+
+
+ids = st.one_of(
+    st.text(max_size=4),
+    st.text("a\n\r\x00\x1f\x7f\x85\xad\u2028é\u200b ", max_size=3),
+    st.sampled_from(["~anyone", "~anyone\n", "~anyones", "é" * 256, "é" * 257]),
+)
+
+
+@given(event_id=ids, user_id=ids, item_id=ids, action=st.sampled_from(["view", "like", "none"]), json=st.booleans())
+def test_clicks_are_what_the_contract_says(event_id, user_id, item_id, action, json):
+    """A click is read as its struct says, or refused in the same words, however its ids are looked at."""
+    fields = {"event_id": event_id, "user_id": user_id, "item_id": item_id, "action": action, "dwell_ms": 5}
+    sent = record((msgspec.json if json else msgspec.msgpack).encode(fields))
+    assert outcome(lambda: click_of(sent)) == outcome(lambda: decode(Click, sent.value))
 
 
 def test_weights_and_scales_are_settings():
