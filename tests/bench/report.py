@@ -14,7 +14,7 @@ __all__ = ["BEGIN", "END", "Results", "as_markdown", "as_page", "rewrite"]
 
 BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- bench: end -->"
 LARGE, MIDDLE = 100, 10
-SIZE_INCHES = (6.4, 3.6)
+SIZE_INCHES = (6.4, 4.0)
 DPI = 110
 PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
@@ -109,9 +109,12 @@ def draw_throughput(axes: Axes, curves: Sequence[Curve]) -> None:
 
 def draw_freshness(axes: Axes, curves: Sequence[Curve]) -> None:
     """How many clicks still wait after a time; logarithmic, so that the slowest show."""
+    kinds = list(dict.fromkeys(kind_of(curve) for curve in curves))
     for curve in curves:
         waiting = [100 - share for share in curve.y]
-        axes.plot(curve.x, waiting, label=curve.name, linestyle="-" if "penchant" in curve.name else "--")
+        axes.plot(
+            curve.x, waiting, label=curve.name, linestyle=style_of(curve), color=f"C{kinds.index(kind_of(curve))}"
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(PLAIN)
@@ -119,23 +122,38 @@ def draw_freshness(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.set_xlabel("ms since the click")
     axes.set_ylabel("% of first clicks that wait")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    explain(axes)
 
 
 def draw_catalogue(axes: Axes, curves: Sequence[Curve]) -> None:
     """Rates by size, both on logarithmic scales."""
     for curve in curves:
-        axes.plot(curve.x, curve.y, marker="o", label=curve.name)
+        axes.plot(curve.x, curve.y, marker="o", label=curve.name, linestyle=style_of(curve))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks([size for curve in curves for size in curve.x], minor=False)
+    axes.set_xticks(sorted({size for curve in curves for size in curve.x}), minor=False)
     axes.xaxis.set_major_formatter(PLAIN)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PLAIN)
     axes.set_xlabel("items of the catalogue")
     axes.set_ylabel("users served a second")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    explain(axes)
+
+
+def style_of(curve: Curve) -> str:
+    """Others are dashed."""
+    return "-" if "penchant" in curve.name else "--"
+
+
+def kind_of(curve: Curve) -> str:
+    """What different contestants were asked for alike, and are shown in the same colour for."""
+    return curve.name.rpartition(", ")[-1]
+
+
+def explain(axes: Axes) -> None:
+    """Names the curves, above all of them: within the plot there is no place that none of them takes."""
+    axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
 
 
 PLOTS: Mapping[str, Callable[[Axes, Sequence[Curve]], None]] = {
