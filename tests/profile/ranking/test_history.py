@@ -33,11 +33,11 @@ def signal_of(generator, number, *, span=40):
 async def check(histories, vectors, one):
     """A history says of a state what its signals say."""
     state = one.state
-    content = await vectors.gather({signal.item_id for signal in state.signals})
-    [found] = await histories.of([one])
-    while found.array != content.mark.array:
-        content = await vectors.gather({signal.item_id for signal in state.signals})
+    while True:
         [found] = await histories.of([one])
+        content = await vectors.gather({signal.item_id for signal in state.signals})
+        if found.array == content.mark.array:
+            break
     expected = past_of(state.signals, content.rows)
     np.testing.assert_array_equal(content.vectors[found.past.rows], content.vectors[expected.rows])
     for name in ("weights", "ages", "positive"):
