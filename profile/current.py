@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
@@ -139,10 +138,12 @@ class CurrentViews:
             self._horizons,
         )
         views = views_of(sums, [draft.profile.state.as_of for draft in drafts], self._horizons)
+        holds &= views.sound
         return {
-            draft.profile.user: self._keep(draft, sums.of(row), views.of(row), one.steps + 1, content)
-            for row, (draft, one) in enumerate(zip(drafts, known, strict=True))
-            if holds[row] and views.sound[row]
+            drafts[row].profile.user: self._keep(
+                drafts[row], row, sums, views, steps=known[row].steps + 1, content=content
+            )
+            for row in np.flatnonzero(holds).tolist()
         }
 
     def _made_anew(self, drafts: Sequence[Draft], content: Content) -> dict[str, Profile]:
@@ -151,11 +152,11 @@ class CurrentViews:
         sums = sums_of([state.signals for state in states], content.rows, content.vectors, self._horizons)
         views = views_of(sums, [state.as_of for state in states], self._horizons)
         return {
-            draft.profile.user: self._keep(draft, sums.of(row), views.of(row), 0, content)
+            draft.profile.user: self._keep(draft, row, sums, views, steps=0, content=content)
             for row, draft in enumerate(drafts)
         }
 
-    def _keep(self, draft: Draft, sums: Sums, views: Views, steps: int, content: Content) -> Profile:
+    def _keep(self, draft: Draft, row: int, sums: Sums, views: Views, *, steps: int, content: Content) -> Profile:
         """One profile with its views; what they were made of is remembered."""
         profile = draft.profile
         awaits = content.missing.intersection(draft.items) if content.missing else content.missing
@@ -165,18 +166,23 @@ class CurrentViews:
                 state=profile.state,
                 items=draft.items,
                 awaits=awaits,
-                sums=sums,
+                sums=sums.of(row),
                 steps=steps,
                 moment=self._rows.moment,
             ),
         )
-        return msgspec.structs.replace(
-            profile,
-            short=views.short[0],
-            long=views.long[0],
-            interest=views.interest[0],
-            rho=float(views.rho[0]),
+        short, long, interest = views.vectors[row].copy()  # nothing of the others is kept in memory by it
+        return Profile(
+            user=profile.user,
+            state=profile.state,
+            told=profile.told,
+            version=profile.version,
+            token=profile.token,
             awaits=awaits,
+            short=short,
+            long=long,
+            interest=interest,
+            rho=float(views.rho[row]),
         )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array
 
 from penchant.profile.signals import Signal
 
@@ -56,24 +56,36 @@ class Horizons(Struct, frozen=True, kw_only=True):
         return shares
 
 
-class Views(Struct, frozen=True, kw_only=True):
-    """The interest vectors of n users: `short`, `long`, `interest` of shape (n, d), masses and rho of shape (n,).
+class Views(Struct, frozen=True, kw_only=True, eq=False):
+    """The interest vectors of n users.
 
-    `sound`: what is stored of them would be the same if the sums had been made anew; shape (n,).
+    Attributes:
+        vectors: short, long, and the mix of each, shape (n, 3, d).
+        short_mass: of weights, shape (n,); so `long_mass`, and
+        rho: the short view's share of the mix.
+        sound: what is stored of them would be the same if the sums had been made anew; shape (n,).
     """
 
-    short: Vectors
-    long: Vectors
-    interest: Vectors
+    vectors: Vectors
     short_mass: Floats
     long_mass: Floats
     rho: Floats
     sound: NDArray[np.bool_]
 
-    def of(self, user: int) -> "Views":
-        """Those of one user, a copy: nothing of the others is kept in memory by it."""
-        one = slice(user, user + 1)
-        return Views(**{name: getattr(self, name)[one].copy() for name in self.__struct_fields__})
+    @property
+    def short(self) -> Vectors:
+        """Those of the short horizon, shape (n, d)."""
+        return self.vectors[:, 0]
+
+    @property
+    def long(self) -> Vectors:
+        """Those of the long horizon, shape (n, d)."""
+        return self.vectors[:, 1]
+
+    @property
+    def interest(self) -> Vectors:
+        """The mixes, shape (n, d)."""
+        return self.vectors[:, 2]
 
 
 class Sums(Struct, frozen=True, kw_only=True, eq=False):
@@ -172,9 +184,7 @@ def advanced(
     np.maximum.at(newest, added.users, added.times)
     fade = horizons.shares(newest - sums.newest)
     sums.vectors.__imul__(fade[:, :, None])
-    masses = sums.masses * fade
-    masses += added.add_to(sums.vectors, newest, vectors, horizons)
-    masses -= removed.add_to(sums.vectors, newest, vectors, horizons, sign=-1.0)
+    masses = sums.masses * fade + added.without(removed).add_to(sums.vectors, newest, vectors, horizons)
     holds = sums.newest > NEVER
     holds[removed.users[removed.times >= sums.newest[removed.users]]] = False
     peaks = np.maximum(sums.peaks * fade, masses)
@@ -199,10 +209,11 @@ def views_of(sums: Sums, as_of: Sequence[int], horizons: Horizons) -> Views:
     mix += means[1] * shares[1][:, None]
     mixed = lengths_of(mix)
     left = np.minimum(lengths * sums.masses, sums.masses) >= LEAST_LEFT * sums.peaks
+    vectors = np.empty((len(mix), 3, mix.shape[1]), np.float32)
+    vectors[:, 0], vectors[:, 1] = means
+    vectors[:, 2] = divided(mix, np.where(mixed > CANCELLED, mixed, 0))
     return Views(
-        short=means[0].astype(np.float32),
-        long=means[1].astype(np.float32),
-        interest=divided(mix, np.where(mixed > CANCELLED, mixed, 0)).astype(np.float32),
+        vectors=vectors,
         short_mass=masses[0],
         long_mass=masses[1],
         rho=rho,
@@ -211,16 +222,18 @@ def views_of(sums: Sums, as_of: Sequence[int], horizons: Horizons) -> Views:
 
 
 class Counted(Struct, frozen=True, eq=False):
-    """Signals that say something, of many users, in their order: those with a weight whose item has a vector.
+    """Signals that say something, of many users: those with a weight whose item has a vector.
 
     Attributes:
-        users: whose each is, shape (m,); so `rows` of the items, `weights` and `times`.
+        users: whose each is, shape (m,); so `rows` of the items, `weights` and `times`, and
+        signs: -1 of those that are taken away.
     """
 
     users: NDArray[np.intp]
     rows: NDArray[np.intp]
     weights: Floats
     times: Times
+    signs: Floats
 
     @classmethod
     def of(cls, users: Sequence[Sequence[Signal]], rows: Mapping[str, int]) -> "Counted":
@@ -231,9 +244,19 @@ class Counted(Struct, frozen=True, eq=False):
         times = np.array([signal.time for signals in users for signal in signals], np.int64)
         whose = np.repeat(np.arange(len(users)), [len(signals) for signals in users])
         counts = (places >= 0) & (weights != 0)
-        return cls(whose[counts], places[counts], weights[counts], times[counts])
+        return cls(whose[counts], places[counts], weights[counts], times[counts], np.ones(counts.sum()))
 
-    def add_to(self, sums: Floats, newest: Times, vectors: Vectors, horizons: Horizons, *, sign: float = 1.0) -> Floats:
+    def without(self, others: "Counted") -> "Counted":
+        """These, and others to take away."""
+        return Counted(
+            np.concatenate([self.users, others.users]),
+            np.concatenate([self.rows, others.rows]),
+            np.concatenate([self.weights, others.weights]),
+            np.concatenate([self.times, others.times]),
+            np.concatenate([self.signs, -others.signs]),
+        )
+
+    def add_to(self, sums: Floats, newest: Times, vectors: Vectors, horizons: Horizons) -> Floats:
         """Adds the decayed signals to sums, as one sparse-times-dense product.
 
         Args:
@@ -241,7 +264,6 @@ class Counted(Struct, frozen=True, eq=False):
             newest: what decay is counted from, by user.
             vectors: what `rows` are of.
             horizons: the half-lives.
-            sign: -1 takes them away.
 
         Returns:
             Their masses, shape (2, n).
@@ -249,21 +271,17 @@ class Counted(Struct, frozen=True, eq=False):
         users = len(newest)
         if not len(self.users):
             return np.zeros((2, users))
-        decayed = self.weights * horizons.shares(newest[self.users] - self.times)
-        masses: Floats = np.stack([np.bincount(self.users, np.abs(one), users) for one in decayed])
+        decayed = self.signs * self.weights * horizons.shares(newest[self.users] - self.times)
+        positive = np.sign(self.weights)
+        masses: Floats = np.stack([np.bincount(self.users, positive * one, users) for one in decayed])
         used, columns = np.unique(self.rows, return_inverse=True)
         content = vectors[used]
         span = occupied(content)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(self.users, minlength=users))])
-        weighted = csr_array(
-            (
-                sign * decayed.ravel(),
-                np.concatenate([columns, columns]),
-                np.concatenate([starts, starts[1:] + len(columns)]),
-            ),
+        weighted = coo_array(
+            (decayed.ravel(), (np.concatenate([self.users, self.users + users]), np.concatenate([columns, columns]))),
             shape=(2 * users, len(used)),
         )
-        product = weighted @ content[:, span].astype(np.float64)
+        product = weighted.tocsr() @ content[:, span].astype(np.float64)
         sums[:, :, span] += product.reshape(2, users, -1)
         return masses
 

@@ -17,8 +17,8 @@ __all__ = ["HASHES", "SeenItems", "hashed"]
 
 SPARSE = 32  # bits for each that is set: more than so compress to less than half
 AS_IT_IS = b"\0"  # before a filter that is not compressed: what zlib writes begins otherwise
-# What zlib makes room for, as exponents: it takes ten times as long to prepare its usual 256 KB as to compress a filter,
-# of which runs of zeros are all that can be.
+# What zlib makes room for, as exponents. Preparing its usual 256 KB takes ten times as long as compressing a filter, in
+# which nothing is to be found but zeros.
 WINDOW, MEMORY = 12, 5
 HASHES = 7  # 16,384 bits hold 1,700 items at 1% false positives
 
