@@ -27,7 +27,7 @@ MOST_CHANGES = 2**12  # of items, likewise
 item_of = attrgetter("item_id")
 
 
-class Known(Struct, frozen=True, kw_only=True, eq=False):
+class Known(Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """What a user's views were made of.
 
     Attributes:
@@ -47,7 +47,7 @@ class Known(Struct, frozen=True, kw_only=True, eq=False):
     moment: int
 
 
-class Draft(Struct, kw_only=True, eq=False):
+class Draft(Struct, kw_only=True, eq=False, gc=False):
     """A profile whose views are to be made.
 
     Attributes:
@@ -237,6 +237,8 @@ def change_of(before: ProfileState, after: ProfileState) -> Change:
 
 def exchanged(before: tuple[Signal, ...], after: tuple[Signal, ...]) -> tuple[Sequence[Signal], Sequence[Signal]]:
     """What has joined and left a set of one strength, newest first."""
+    if after is before:
+        return (), ()
     joined, stayed = kept_run(before, after)
     if stayed or not before:
         return after[:joined], before[stayed:]

@@ -24,7 +24,7 @@ USER, STATE, TOLD, VERSION, AWAITS, WAITING, AS_OF, RHO = (
 )  # fmt: skip
 
 
-class Profile(Struct, frozen=True, kw_only=True):
+class Profile(Struct, frozen=True, kw_only=True, gc=False):
     """A user's profile as stored.
 
     Attributes:

@@ -13,6 +13,7 @@ would be dropped from the whole as well: the N newest of a union are the N newes
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from itertools import chain
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -57,6 +58,8 @@ class Strength(StrEnum):
 
 
 WEAK_ACTIONS = frozenset({Action.VIEW, Action.CLICK, Action.SKIP})
+
+event_of = attrgetter("event_id")
 
 DEFAULT_WEIGHTS: Mapping[Action, float] = {
     Action.VIEW: 0.5,
@@ -156,7 +159,7 @@ def joined(kept: tuple[Signal, ...], further: Iterable[Signal], *, limit: int) -
     """
     newest = standing(further)
     # Most of what comes has not been there before, and then no signal of the set need be looked at.
-    if newest and not newest.keys().isdisjoint([signal.event_id for signal in kept]):
+    if newest and not newest.keys().isdisjoint(map(event_of, kept)):
         said_again = [signal for signal in kept if signal.event_id in newest]
         for signal in said_again:
             if signal >= newest[signal.event_id]:

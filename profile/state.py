@@ -136,6 +136,8 @@ class Packed(Struct, frozen=True, eq=False, gc=False):
 
     def followed(self, before: tuple[Signal, ...], after: tuple[Signal, ...]) -> "Packed":
         """Those of the signals `after`, where these are of those `before`: encodes what has joined."""
+        if after is before:
+            return self
         joined, stayed = kept_run(before, after)
         gone = sum(self.sizes[stayed:])
         front = Packed.of(after[:joined])

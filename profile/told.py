@@ -45,7 +45,7 @@ class Telling(Struct, frozen=True, array_like=True, gc=False):
         return self.topic, self.partition
 
 
-class Told(Struct, frozen=True):
+class Told(Struct, frozen=True, gc=False):
     """What a user's records have told of.
 
     Attributes:
