@@ -309,7 +309,7 @@ def is_positive(signal: Signal) -> bool:
 
 def positives(signals: Iterable[Signal]) -> list[Signal]:
     """The positive ones among `signals`, oldest first, by (time, event id)."""
-    return sorted(filter(is_positive, signals), key=moment)
+    return sorted(filter(is_positive, signals))
 
 
 def predecessors(
@@ -336,25 +336,25 @@ def histories(
         past: of the user, as `positives` gives them.
         most: how many items each.
     """
-    moments = list(map(moment, signals))
-    order = sorted(range(len(signals)), key=moments.__getitem__)
-    place = bisect_left(past, moments[order[0]], key=moment) if order else 0
+    order = sorted(range(len(signals)), key=signals.__getitem__)
+    place = bisect_left(past, moment(signals[order[0]]), key=moment) if order else 0
     walked: set[str] = set()
     while place and len(walked) <= most:  # one more, for one of them may be the item itself
         place -= 1
         walked.add(past[place].item_id)
     recent: dict[str, None] = {}  # items in the order of their last occurrence
     for number in order:
-        end = bisect_left(past, moments[number], lo=place, key=moment)
+        end = bisect_left(past, moment(signals[number]), lo=place, key=moment)
         for one in past[place:end]:
             recent.pop(one.item_id, None)
             recent[one.item_id] = None
         place = end
-        latest = list(islice(reversed(recent), most + 1))
         item_id = signals[number].item_id
-        if item_id in recent and item_id in latest:
-            latest.remove(item_id)
-        yield number, tuple(latest[:most])
+        if item_id in recent:
+            latest = islice(reversed(recent), most + 1)
+            yield number, tuple([one for one in latest if one != item_id][:most])
+        else:
+            yield number, tuple(islice(reversed(recent), most))
 
 
 def weighted(previous: Sequence[str]) -> tuple[Weighted, ...]:

@@ -223,14 +223,14 @@ def heard(
         settled: by origin, the offset behind the last record that the group has committed, or an earlier one.
         is_own: whether an item is the user's own.
     """
-
-    def of_others(signal: Signal) -> bool:
-        return not (signal.item_id.startswith(OWN_PREFIX) and is_own(signal.item_id))
-
-    tellings = [one for one in tellings if of_others(one.signal)]
+    tellings = [
+        one for one in tellings if not (one.signal.item_id.startswith(OWN_PREFIX) and is_own(one.signal.item_id))
+    ]
     told, found = told.hearing([one.telling for one in tellings], settled)
     firsts = [one for one in tellings if one.telling in found]
-    return told, Likings(firsts, list(filter(of_others, positives(grown.signals))) if firsts else ())
+    liked = positives(grown.signals) if firsts else ()
+    past = [one for one in liked if not (one.item_id.startswith(OWN_PREFIX) and is_own(one.item_id))]
+    return told, Likings(firsts, past)
 
 
 def differs(profile: Profile, stored: Profile | None) -> bool:

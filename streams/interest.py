@@ -46,6 +46,7 @@ __all__ = ["GROUP", "LANE", "TOPICS", "InterestHandler", "recommendations"]
 
 LANE = "interest"
 GROUP = "penchant-interest"
+HEADERS = {CONTENT_TYPE: MSGPACK}
 BREATH = 512  # records after which others get a turn: some milliseconds
 TOPICS = (Topic.CLICKS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ITEM_READY)
 
@@ -169,7 +170,7 @@ class InterestHandler:
             topic=self._transitions,
             key=liking.item_id.encode(),
             value=encode(told),
-            headers={CONTENT_TYPE: MSGPACK},
+            headers=HEADERS,
         )
 
     def _example(self, judged: Judged) -> list[Output]:
