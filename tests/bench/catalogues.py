@@ -1,9 +1,11 @@
 """Lists against the size of the catalogue: users refreshed a second by the ranker, and by queries to the store.
 
-One process a size, on the embedded store, with no broker. All three serve the same users, who have sets of signals as
-Zipf's law makes them: the ranker makes whole lists, 256 at a time (candidates, features, diversity, reasons); the
-others find the ten items nearest to each user alone: penchant's catalogue in memory for all users at once, and the
-store asked one by one, or in one request. Memory holds each catalogue here (`recommend.exact_items`).
+On the embedded store, with no broker; a store of each size is filled once, and every case on it is a process of its
+own. All serve the same users, who have sets of signals as Zipf's law makes them, and whose likes are in the rows. The
+ranker makes whole lists, 256 at a time (candidates of four sources, features, diversity, reasons); the others find the
+ten items nearest to each user alone: penchant without those that the user has met, and the store asked one by one, or
+in one request, for any. A catalogue larger than what `recommend.exact_items` admits is measured as it is by default,
+where the store searches for the ranker as well, and in memory, with that setting raised.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from penchant.profile.affinity import Transition, positives, predecessors
 from penchant.profile.profiles import Profile
 from penchant.profile.shelf import Wanted
 from penchant.profile.store.base import SearchFilter
@@ -30,13 +33,18 @@ PLOT = "catalogue"
 CONTENT = "content"
 COUNT = 10
 SIGNALS = 100  # of a user, on average
-MOST_ROUNDS = 9
+FEW = 8  # users by whom it is found out how long one takes
+LEAST_ROUNDS, MOST_ROUNDS = 3, 9
+STOCKING_S = 600.0
 RANKER, NEAREST, ONE_BY_ONE, BATCHED = (
     "penchant's lists", "penchant's nearest items", "queries one by one", "one batched query",
 )  # fmt: skip
 
+Answers = Sequence[Sequence[object]]
+Contestant = Callable[[int], Awaitable[Answers]]
 
-async def rates(settings: Settings, *, items: int, users: int, seconds: float) -> dict[str, Any]:
+
+async def rates(settings: Settings, *, items: int, users: int, seconds: float, exact_items: int) -> dict[str, Any]:
     """Users served a second, round by round, on a store that holds so many items.
 
     Args:
@@ -44,81 +52,110 @@ async def rates(settings: Settings, *, items: int, users: int, seconds: float) -
         items: in it.
         users: served at a time.
         seconds: about how long each contestant has in all.
+        exact_items: up to which memory holds the catalogue.
     """
     tune_process()  # as a worker does
-    holding = settings.recommend.model_copy(update={"exact_items": max(settings.recommend.exact_items, items)})
+    holding = settings.recommend.model_copy(update={"exact_items": exact_items})
     parts = build_parts(settings.model_copy(update={"recommend": holding}))
     await parts.open()
-    before = memory_mib("RssAnon")
-    shelving = asyncio.create_task(parts.ranker.shelf.run())
+    shelf = parts.ranker.shelf
+    before, began = memory_mib("RssAnon"), time.monotonic()
+    shelving = asyncio.create_task(shelf.run())
+    in_memory = items <= exact_items
     try:
-        while not parts.ranker.shelf.stocked:  # noqa: ASYNC110  nobody tells
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(STOCKING_S):
+            while in_memory and not shelf.stocked:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.05)
+        stocked_s, mib = time.monotonic() - began, memory_mib("RssAnon") - before
         profiles = await known(settings, parts, items, users)
         calibration = await parts.calibrations.in_force(settings.recommend.calibrate_at)
         if calibration is not None:
             parts.ranker.calibrate(calibration)
-        moments = [profile.state.as_of for profile in profiles]
-        contestants: dict[str, Callable[[int], Awaitable[object]]] = {
-            RANKER: lambda count: parts.ranker.rank(profiles[:count], moments[:count]),
+        contestants: dict[str, Contestant] = {
+            RANKER: lambda count: lists(parts, profiles[:count]),
             NEAREST: lambda count: nearest(parts, profiles[:count]),
             ONE_BY_ONE: lambda count: one_by_one(parts, profiles[:count]),
             BATCHED: lambda count: batched(parts, profiles[:count]),
         }
-        first = {name: await timed(contestant, 1) for name, contestant in contestants.items()}
-        # Whole batches by the ranker, whatever they take; of queries as many as there is time for.
-        first[RANKER] = await timed(contestants[RANKER], users)
-        counts = {name: min(users, max(8, int(seconds / took / 2))) for name, took in first.items()}
-        counts[RANKER] = users
+        for contestant in contestants.values():
+            await contestant(1)  # reads what is read once
+        # Of what takes each user as long as the last no more than there is time for.
+        each = {name: (await timed(contestant, FEW))[0] / FEW for name, contestant in contestants.items()}
+        counts = {name: min(users, max(FEW, int(seconds / LEAST_ROUNDS / took))) for name, took in each.items()}
+        if in_memory:  # whole batches, whatever they take: together is how they are cheap
+            counts |= {RANKER: users, NEAREST: users}
+        longest_s, _ = max([await timed(contestant, counts[name]) for name, contestant in contestants.items()])
         found: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(max(1, min(MOST_ROUNDS, int(seconds / first[RANKER])))):
+        for _ in range(max(LEAST_ROUNDS, min(MOST_ROUNDS, int(seconds / longest_s)))):
             for name, contestant in contestants.items():
-                found[name].append(counts[name] / await timed(contestant, counts[name]))
-        return {"rates": found, "first": first[RANKER], "mib": memory_mib("RssAnon") - before}
+                took, answered = await timed(contestant, counts[name])
+                if answered < counts[name] * COUNT / 2:  # some users have met nearly everything
+                    raise RuntimeError(f"{name}: {answered} items for {counts[name]} users; to find nothing is quick")
+                found[name].append(counts[name] / took)
+        if shelf.stocked != in_memory:
+            raise RuntimeError(f"{items} items, memory for {exact_items}: not searched where they should have been")
+        return {"rates": found, "stocked_s": stocked_s, "mib": mib} if in_memory else {"rates": found}
     finally:
         shelving.cancel()
         await parts.store.close()
 
 
 async def known(settings: Settings, parts: Parts, items: int, users: int) -> list[Profile]:
-    """Users with a past."""
+    """Users with a past, of which the items' rows know."""
     clicks = made_clicks(users * SIGNALS, users=users, items=items, prefix="past")
     updater = updater_of(settings, parts)
     signals = signals_of(clicks, settings)
     await updater.apply(signals)
+    pasts = [positives(some) for some in signals.values()]
+    likes = sorted(((signal, past) for past in pasts for signal in past), key=lambda one: one[0].time)
+    transitions: dict[str, list[Transition]] = {}
+    for offset, (signal, past) in enumerate(likes):
+        told = Transition(
+            item_id=signal.item_id,
+            at=signal.time,
+            previous=predecessors(past, of=signal),
+            origin=("past", 0),
+            offset=offset,
+        )
+        transitions.setdefault(signal.item_id, []).append(told)
+    await parts.rows.apply(transitions)
     return list((await updater.read(signals)).values())
 
 
-async def timed(contestant: Callable[[int], Awaitable[object]], count: int) -> float:
-    """Seconds that a contestant takes for so many users."""
+async def timed(contestant: Contestant, count: int) -> tuple[float, int]:
+    """Seconds that a contestant takes for so many users, and how many items it finds for them."""
     began = time.perf_counter()
-    await contestant(count)
-    return time.perf_counter() - began
+    answers = await contestant(count)
+    return time.perf_counter() - began, sum(map(len, answers))
 
 
-async def nearest(parts: Parts, profiles: Sequence[Profile]) -> None:
+async def lists(parts: Parts, profiles: Sequence[Profile]) -> Answers:
+    """Whole lists."""
+    return [one.items for one in await parts.ranker.rank(profiles, [profile.state.as_of for profile in profiles])]
+
+
+async def nearest(parts: Parts, profiles: Sequence[Profile]) -> Answers:
     """What the ranker asks for first: the nearest items of all users, without those that they have met."""
     wanted = [
         Wanted(
             vector=one.interest,
-            author=parts.identity.author(one.user),  # "" is the catalogue's: it would leave out everything
+            author=parts.identity.author(one.user),
             state=one.state,
         )
         for one in profiles
     ]
-    await parts.ranker.shelf.search(wanted, limit=COUNT, least=COUNT)
+    return await parts.ranker.shelf.search(wanted, limit=COUNT, least=COUNT)
 
 
-async def one_by_one(parts: Parts, profiles: Sequence[Profile]) -> None:
+async def one_by_one(parts: Parts, profiles: Sequence[Profile]) -> Answers:
     """A query for each user."""
-    for profile in profiles:
-        await batched(parts, [profile])
+    return [found for profile in profiles for found in await batched(parts, [profile])]
 
 
-async def batched(parts: Parts, profiles: Sequence[Profile]) -> None:
+async def batched(parts: Parts, profiles: Sequence[Profile]) -> Answers:
     """One request for all users."""
     queries = [(profile.interest, SearchFilter()) for profile in profiles]
-    await parts.store.search(parts.items.layout.name, CONTENT, queries, limit=COUNT, payload=("item_id",))
+    return await parts.store.search(parts.items.layout.name, CONTENT, queries, limit=COUNT, payload=("item_id",))
 
 
 def measure(rig: Rig) -> Part:
@@ -126,31 +163,32 @@ def measure(rig: Rig) -> Part:
     began = time.monotonic()
     sizes = rig.sizes
     rows: list[list[Cell]] = []
-    by_name: dict[str, list[float]] = {}
+    curves: dict[str, Curve] = {}
     for items in sizes.catalogues:
         with prepared_stage(rig, f"catalogue-{items}") as stage:
             started = time.monotonic()
             filled(rig, stage, items)
             rig.say(f"stored {items:,} items in {time.monotonic() - started:.0f} s")
-            told = {"items": items, "users": sizes.ranked, "seconds": sizes.catalogue_s}
-            found = run_child("catalogues", stage.settings, told, rig.folder / "catalogues.log")
+            by_default = stage.settings.recommend.exact_items
+            for exact_items in sorted({by_default, max(by_default, items)}):
+                in_memory = items <= exact_items
+                told = {"items": items, "users": sizes.ranked, "seconds": sizes.catalogue_s, "exact_items": exact_items}
+                found = run_child("catalogues", stage.settings, told, rig.folder / "catalogues.log")
+                middle = {name: median(some) or 0.0 for name, some in found["rates"].items()}
+                kind = "in memory" if in_memory else "in the store"
+                if exact_items > by_default:
+                    kind = f"{kind}, exact_items raised"
+                rows.append(row(f"{items:,} items, {kind}", found))
+                for name, rate in middle.items():
+                    if in_memory or name == RANKER:
+                        label = name if in_memory else f"{name}, catalogue in the store"
+                        curve = curves.setdefault(label, Curve(name=label, x=[], y=[]))
+                        curves[label] = Curve(name=label, x=[*curve.x, items], y=[*curve.y, rate])
+                rates_said = ", ".join(f"{name} {rate:,.0f}" for name, rate in middle.items())
+                rig.say(f"{items:,} items, {kind}: {rates_said} users/s")
         shutil.rmtree(stage.settings.data_dir)
-        middle = {name: median(some) or 0.0 for name, some in found["rates"].items()}
-        for name, rate in middle.items():
-            by_name.setdefault(name, []).append(rate)
-        by_list, by_search = (
-            median([one / other for one, other in zip(found["rates"][name], found["rates"][ONE_BY_ONE], strict=True)])
-            for name in (RANKER, NEAREST)
-        )
-        rows.append(
-            [
-                f"{items:,} items", middle[RANKER], 1_000 / middle[RANKER], middle[NEAREST], middle[ONE_BY_ONE],
-                middle[BATCHED], by_search, by_list, len(found["rates"][RANKER]), found["first"], found["mib"],
-            ]
-        )  # fmt: skip
-        rig.say(f"{items:,} items: {', '.join(f'{name} {rate:,.0f}' for name, rate in middle.items())} users/s")
     table = Table(
-        title=f"Users served a second, {sizes.ranked} at a time",
+        title=f"Users served a second, up to {sizes.ranked} at a time",
         columns=(
             "",
             "penchant's lists/s",
@@ -161,13 +199,32 @@ def measure(rig: Rig) -> Part:
             "nearest / one by one (wanted: 5)",
             "lists / one by one",
             "rounds",
-            "the first lists, s",
+            "read into memory in, s",
             "memory, MiB",
         ),
         rows=rows,
-    )  # fmt: skip
-    curves = [Curve(name=name, x=list(sizes.catalogues), y=some) for name, some in by_name.items()]
-    return Part(key=KEY, title="Catalogues", tables=[table], curves={PLOT: curves}, seconds=time.monotonic() - began)
+    )
+    return Part(
+        key=KEY,
+        title="Catalogues",
+        tables=[table],
+        curves={PLOT: list(curves.values())},
+        seconds=time.monotonic() - began,
+    )
+
+
+def row(name: str, found: dict[str, Any]) -> list[Cell]:
+    """A row of the table: medians, and the medians of ratios within a round."""
+    by_round = found["rates"]
+    lists, near, single, batch = (median(by_round[one]) or 0.0 for one in (RANKER, NEAREST, ONE_BY_ONE, BATCHED))
+    by_search, by_list = (
+        median([one / other for one, other in zip(by_round[contestant], by_round[ONE_BY_ONE], strict=True)])
+        for contestant in (NEAREST, RANKER)
+    )
+    return [
+        name, lists, 1_000 / lists, near, single, batch, by_search, by_list, len(by_round[RANKER]),
+        found.get("stocked_s"), found.get("mib"),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

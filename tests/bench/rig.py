@@ -88,7 +88,7 @@ FULL = Sizes(
     rate_s=20,
     burst=100_000,
     catalogues=(5_000, 50_000, 500_000),
-    catalogue_s=8,
+    catalogue_s=6,
     weighed=10_000,
     stored=100_000,
 )
