@@ -7,7 +7,7 @@ each; since a row knows what it has taken in, a batch may be applied again after
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,7 @@ from penchant.profile.affinity import (
     item_key,
     row_measure,
 )
-from penchant.profile.cache import Remembered
+from penchant.profile.cache import Bounded, Remembered
 from penchant.profile.identity import item_point
 from penchant.profile.store.base import (
     TOKEN,
@@ -48,6 +48,8 @@ COUNT, MASS, AS_OF = range(len(POPULARITY_HALF_LIVES_MS), len(POPULARITY_HALF_LI
 FIGURES = AS_OF + 1
 CHUNK = 64  # rows per write
 REMEMBERED = 20_000  # rows of which each view is remembered
+AT_HAND = 4_096  # rows kept whole, to be added to: some 20 MB
+MANY = 64  # transitions of one item: to add more of them keeps others waiting, and a thread does it
 LOW = 2**16 - 1  # the low bits of an engine's key
 OTHERS_S = 5.0  # how long a row may be used that another process has changed
 MAX_ATTEMPTS = 20
@@ -68,6 +70,13 @@ class Packed(msgspec.Struct, frozen=True, array_like=True):
     applied: tuple[tuple[str, int, int], ...]
 
 
+class Stored(NamedTuple):
+    """A row, and the token of its last write; None where it has none."""
+
+    row: Row
+    token: int | None
+
+
 class Rows:
     """The rows of a store.
 
@@ -82,6 +91,8 @@ class Rows:
         ttl_s = OTHERS_S if store.shared else np.inf
         self._figures: Remembered[Vector] = Remembered(REMEMBERED, ttl_s)
         self._after: Remembered[SparseVector] = Remembered(REMEMBERED, ttl_s)
+        # As last written. Where another process has written since, writing is refused, and what stands is read.
+        self._at_hand: Bounded[str, Stored] = Bounded(AT_HAND)
 
     @property
     def layout(self) -> CollectionLayout:
@@ -107,7 +118,7 @@ class Rows:
 
     async def get(self, item_ids: Iterable[str]) -> dict[str, Row]:
         """The rows that exist among those of some items."""
-        return {item_id: row for item_id, (row, _) in (await self._load(item_ids)).items()}
+        return {item_id: one.row for item_id, one in (await self._load(item_ids)).items()}
 
     async def all(self) -> AsyncIterator[Row]:
         """Every row of the store, in no particular order."""
@@ -191,17 +202,19 @@ class Rows:
         pending = dict(transitions)
         refused = 0
         for _ in range(MAX_ATTEMPTS):
-            stored = await self._load(pending)
+            at_hand = {item_id: one for item_id in pending if (one := self._at_hand.get(item_id)) is not None}
+            stored = at_hand | await self._load(pending.keys() - at_hand.keys())
             writes: list[Write] = []
             names: dict[UUID, str] = {}
-            made: dict[str, Point] = {}
+            made: dict[str, Row] = {}
             for item_id, mine in pending.items():
-                before, token = stored.get(item_id, (Row(item_id=item_id), None))
-                row = await asyncio.to_thread(before.adding, mine)  # thousands, where all like one item
-                if row is not before:
-                    point = made[item_id] = point_of(row)
+                before = stored.get(item_id, Stored(Row(item_id=item_id), None))
+                row = before.row.adding(mine) if len(mine) <= MANY else await asyncio.to_thread(before.row.adding, mine)
+                if row is not before.row:
+                    made[item_id] = row
+                    point = point_of(row)
                     names[point.id] = item_id
-                    writes.append(Write(point=point, expected=token))
+                    writes.append(Write(point=point, expected=before.token))
             stands = await self._write(writes, made) if writes else set()
             conflicts = names.keys() - stands
             if not conflicts:
@@ -210,15 +223,19 @@ class Rows:
             pending = {names[key]: pending[names[key]] for key in conflicts}
         raise StoreUnavailable("rows kept changing under this writer", hint="Is another affinity worker stuck?")
 
-    async def _write(self, writes: Sequence[Write], points: Mapping[str, Point]) -> set[UUID]:
-        """Writes points, by item; what stands is remembered."""
+    async def _write(self, writes: Sequence[Write], rows: Mapping[str, Row]) -> set[UUID]:
+        """Writes rows, by item; what stands is remembered."""
         stands: set[UUID] = set()
         try:
             stands = await self._store.write(self._collection, writes)
         finally:
-            written = {name: point for name, point in points.items() if point.id in stands}
+            written = {write.point.payload[ITEM]: write.point for write in writes if write.point.id in stands}
+            for item_id in rows.keys() - written.keys():
+                self._at_hand.drop(item_id)
+            for item_id, point in written.items():
+                self._at_hand.put(item_id, Stored(rows[item_id], point.token))
             for views in (self._figures, self._after):
-                views.forget(points.keys() - written.keys())
+                views.forget(rows.keys() - written.keys())
             self._figures.wrote({name: point.vectors[FIGURES_VECTOR] for name, point in written.items()})
             self._after.wrote({name: point.sparse.get(AFTER) for name, point in written.items()})
         return stands
@@ -229,10 +246,9 @@ class Rows:
         found = await self._store.retrieve(self._collection, list(wanted), vectors=(vector,), payload=())
         return {wanted[key]: point for key, point in found.items()}
 
-    async def _load(self, item_ids: Iterable[str]) -> dict[str, tuple[Row, int | None]]:
+    async def _load(self, item_ids: Iterable[str]) -> dict[str, Stored]:
         found = await self._store.retrieve(self._collection, [item_point(item_id) for item_id in item_ids])
-        rows = ((row_of(point.payload), point.token) for point in found.values())
-        return {row.item_id: (row, token) for row, token in rows}
+        return {point.payload[ITEM]: Stored(row_of(point.payload), point.token) for point in found.values()}
 
 
 def point_of(row: Row) -> Point:
