@@ -3,8 +3,8 @@
 A search of the store for that costs a query a user. What rows say of the items before theirs fits into memory as one
 sparse matrix, by what came before; the product with what users liked last answers all users of a batch.
 
-The matrix is as old as it took to be made, some fifty times over: candidates are chosen by it, and nothing else. What
-a candidate's row says is read as it stands when lists are made.
+The matrix is some seconds old, fifty times as many as making it took: candidates are chosen by it, and nothing else.
+What a candidate's row says is read as it stands when lists are made.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from penchant.profile.store.base import SparseVector
 __all__ = ["Asked", "Followers", "Following"]
 
 REST = 50  # times as long as it took to make what follows, until it is made anew
-LEAST_REST_S, MOST_REST_S = 0.05, 5.0
+LEAST_REST_S, MOST_REST_S = 0.05, 30.0
 WITHIN = (4, 32)  # times what is asked for: how far out to look for what a user has not met, before all is looked at
 
 
