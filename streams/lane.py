@@ -152,6 +152,10 @@ class Lane:
         """Whether the lane has joined its group."""
         return self._joined.is_set()
 
+    def behind(self) -> bool:
+        """Whether a whole take waits while another is being handled: there is more than can be done at once."""
+        return not self._stopping and any(inbox.records >= self._batch_records for inbox in self._inboxes.values())
+
     async def joined(self) -> None:
         """Returns when it has."""
         await self._joined.wait()

@@ -351,15 +351,7 @@ async def serve(settings: Settings, lanes: Sequence[str] = LANES) -> AsyncIterat
             running[content.LANE] = lane = build_lane(settings, parts, app, handler, content.LANE)
             tasks.append(asyncio.create_task(follower(settings, keeper, lane), name="places"))
         if interest.LANE in lanes:
-            updater = ProfileUpdater(
-                parts.profiles,
-                parts.vectors,
-                parts.horizons,
-                parts.limits,
-                capacity=settings.profile.cached_profiles,
-            )
-            handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
-            running[interest.LANE] = lane = build_lane(settings, parts, app, handler, interest.LANE)
+            running[interest.LANE] = lane = build_interest_lane(settings, parts, app, reader)
             tasks.append(asyncio.create_task(parts.ranker.shelf.run(), name="shelf"))
             tasks.append(asyncio.create_task(sweeper(settings, parts, courier, lane).run(), name="sweep"))
             tasks.append(asyncio.create_task(for_anyone(settings, parts, courier, lane).run(), name="anyone"))
@@ -403,6 +395,17 @@ async def opened(parts: Parts, stack: contextlib.AsyncExitStack) -> None:
     await retried(parts.remade.claim)
     if isinstance(mode, DeepMode):
         mode.check_graph(await retried(parts.entities.in_force))
+
+
+def build_interest_lane(settings: Settings, parts: Parts, app: StreamApp, reader: Reader) -> Lane:
+    """The lane that writes profiles and makes lists; where it is behind, lists wait."""
+    updater = ProfileUpdater(
+        parts.profiles, parts.vectors, parts.horizons, parts.limits, capacity=settings.profile.cached_profiles
+    )
+    handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
+    lane = build_lane(settings, parts, app, handler, interest.LANE)
+    parts.ranker.busy = lane.behind
+    return lane
 
 
 def build_lane(settings: Settings, parts: Parts, app: StreamApp, handler: Handler, name: str) -> Lane:

@@ -36,6 +36,7 @@ __all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
 FUSED = "content"  # the one part of a score by fused content
 TURN_S = 0.01  # of making lists, before others have their turn
+REST = 3  # times as long, where those have more to do than can wait: of what is short, lists get a quarter
 ARMS = 20_000  # items of which is remembered what came of listing them
 
 Floats = NDArray[np.float64]
@@ -131,6 +132,7 @@ class Ranker:
         features: their names.
         arms: what came of listing items; to be told.
         shelf: the catalogue; searched in memory while it runs.
+        busy: whether others have more to do than can wait for lists; to be set.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class Ranker:
         self.arms = Arms(ARMS)
         self._trials = trials_of(count, exploration)
         self.shelf = Shelf(items, most=exact_items)
+        self.busy: Callable[[], bool] = lambda: False
         self._finder = Finder(
             items,
             rows,
@@ -215,7 +218,7 @@ class Ranker:
         for user, (profile, moment) in enumerate(zip(profiles, now_ms, strict=True)):
             lists.append(self._list(score(user), f"{moment} {profile.user}"))
             if time.monotonic() > until:  # others work in this loop, and all this may have been in memory
-                await asyncio.sleep(0)
+                await asyncio.sleep(REST * TURN_S if self.busy() else 0)
                 until = time.monotonic() + TURN_S
         return lists
 
