@@ -300,5 +300,6 @@ def lengths_of(rows: Floats) -> Floats:
 
 def divided(rows: Floats, by: Floats) -> Floats:
     """Vectors along the last axis divided by one number each; by zero gives zeros."""
-    quotients: Floats = np.divide(rows, by[..., None], out=np.zeros_like(rows), where=by[..., None] > 0)
+    inverse = np.divide(1.0, by, out=np.zeros_like(by), where=by >= np.finfo(by.dtype).tiny)
+    quotients: Floats = rows * inverse[..., None]
     return quotients

@@ -153,8 +153,12 @@ class Quality:
                 continue
             newest, met, kept = given.newest, set(given.met), given.kept
             for signal in mine:
-                new = signal.item_id not in met and signal.item_id not in given.seen
-                if new and is_positive(signal) and signal.time > given.as_of:
+                if (
+                    is_positive(signal)
+                    and signal.time > given.as_of
+                    and signal.item_id not in met
+                    and signal.item_id not in given.seen
+                ):
                     place = given.items.index(signal.item_id) + 1 if signal.item_id in given.items else 0
                     absence_ms = max(0, signal.time - newest)
                     choice = None if kept is None else choice_of(signal, kept)

@@ -389,8 +389,8 @@ class Collection:
             points = [to_edge(write.point) for write in present]
             self.update(edge.UpdateOperation.upsert_points(points, unchanged, edge.UpdateMode.UpdateOnly), len(present))
         written = {write.point.id: write.point.token for write in writes}
-        stored = map(to_point, self.retrieve(list(written), [TOKEN], []))
-        return {point.id for point in stored if point.token == written[point.id]}
+        stored = {to_uuid(record.id): record.payload for record in self.retrieve(list(written), [TOKEN], [])}
+        return {key for key, payload in stored.items() if payload and payload.get(TOKEN) == written[key]}
 
     def put(self, points: Sequence[Point]) -> None:
         """Writes one slice unconditionally."""
