@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -34,6 +34,15 @@ class Bounded(Generic[Key, Value]):
         if value is not None:
             self._values.move_to_end(key)
         return value
+
+    def get_all(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Value | None]]:
+        """What `get` gives of each of many keys, with it."""
+        values, move = self._values, self._values.move_to_end
+        for key in keys:
+            value = values.get(key)
+            if value is not None:
+                move(key)
+            yield key, value
 
     def peek(self, key: Key) -> Value | None:
         """The value of a key, if it is still there; it is not used by that."""
@@ -82,8 +91,7 @@ class Remembered(Generic[Value]):
         now = self._clock()
         found: dict[str, Value] = {}
         unknown: list[str] = []
-        for name in names:
-            known = self._values.get(name)
+        for name, known in self._values.get_all(names):
             if known is None or known[0] <= now:
                 unknown.append(name)
             elif known[1] is not None:
@@ -194,8 +202,7 @@ class ItemVectors:
         rows: dict[str, int] = {}
         unknown: list[str] = []
         until = now + self._ttl_s
-        for item_id in dict.fromkeys(item_ids):
-            kept = self._known.get(item_id)
+        for item_id, kept in self._known.get_all(dict.fromkeys(item_ids)):
             if kept is None or kept.until <= now:
                 unknown.append(item_id)
                 continue

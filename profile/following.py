@@ -1,7 +1,7 @@
 """What follows on what, in memory: which items came after those that a user has just liked.
 
-A search of the store for that costs a query a user. What rows say of the items before theirs fits into memory as one
-sparse matrix, by what came before; the product with what users liked last answers all users of a batch.
+A search of the store for that costs a query a user. What rows say of the items before theirs fits into memory, by
+what came before, and what a user liked last takes a few slices of it.
 
 The matrix is some seconds old, fifty times as many as making it took: candidates are chosen by it, and nothing else.
 What a candidate's row says is read as it stands when lists are made.
@@ -14,13 +14,14 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy import sparse
 
 from penchant.profile.rows import REMEMBERED, Rows
 from penchant.profile.seen import SeenItems, hashed
 from penchant.profile.store.base import SparseVector
 
 __all__ = ["Asked", "Followers", "Following"]
+
+Floats = NDArray[np.float64]
 
 REST = 50  # times as long as it took to make what follows, until it is made anew
 LEAST_REST_S, MOST_REST_S = 0.05, 30.0
@@ -51,50 +52,46 @@ class Following:
         self._hashed = hashed(self._names)
         rows = list(after.values())
         keys = np.concatenate([np.zeros(0, np.uint32), *(row.indices for row in rows)])
-        values = np.concatenate([np.zeros(0, np.float32), *(row.values for row in rows)])
-        items = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row.indices) for row in rows])
         order = np.argsort(keys, kind="stable")
+        # By what came before: where in `items` and `values` those begin that came after it.
         self._keys, starts = np.unique(keys[order], return_index=True)
-        self._matrix = sparse.csr_array(
-            (values[order], items[order], np.append(starts, len(keys))), shape=(len(self._keys), len(rows))
-        )
+        self._starts = np.append(starts, len(keys)).tolist()
+        self._items = np.repeat(np.arange(len(rows)), [len(row.indices) for row in rows])[order]
+        self._values = np.concatenate([np.zeros(0, np.float32), *(row.values for row in rows)])[order]
 
     def search(self, asked: Sequence[Asked], *, limit: int) -> list[list[str]]:
         """For each user the `limit` items that follow best on what they have just liked, best first.
 
         Only items that follow on any of it, and that the user has not met.
         """
-        if not len(self._keys):
-            return [[] for _ in asked]
-        keys = np.concatenate([np.zeros(0, np.uint32), *(one.recent.indices for one in asked)])
-        weights = np.concatenate([np.zeros(0, np.float32), *(one.recent.values for one in asked)])
-        users = np.repeat(np.arange(len(asked)), [len(one.recent.indices) for one in asked])
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        known = self._keys[places] == keys
-        queries = sparse.csr_array((weights[known], (users[known], places[known])), shape=(len(asked), len(self._keys)))
-        scores = queries @ self._matrix
-        return [
-            self._best(scores.indices[start:end], scores.data[start:end], one.seen, limit)
-            for one, start, end in zip(asked, scores.indptr[:-1], scores.indptr[1:], strict=True)
+        return [self._best(self._scores(one.recent), one.seen, limit) for one in asked]
+
+    def _scores(self, recent: SparseVector) -> Floats:
+        """The dot product of each item with a query, shape (n,)."""
+        places = np.searchsorted(self._keys, recent.indices)
+        found = [
+            (slice(*self._starts[place : place + 2]), weight)
+            for place, key, weight in zip(places.tolist(), recent.indices.tolist(), recent.values.tolist(), strict=True)
+            if place < len(self._keys) and self._keys[place] == key
         ]
+        if not found:
+            return np.zeros(len(self._names))
+        items = np.concatenate([self._items[those] for those, _ in found])
+        values = np.concatenate([weight * self._values[those] for those, weight in found])
+        return np.bincount(items, values, len(self._names)).astype(np.float64, copy=False)
 
-    def _best(self, items: NDArray[np.int32], scores: NDArray[np.float32], seen: SeenItems, limit: int) -> list[str]:
-        """The best of one user.
-
-        Args:
-            items: those that follow at all.
-            scores: of those.
-            seen: what the user has met.
-            limit: how many at most.
-        """
+    def _best(self, scores: Floats, seen: SeenItems, limit: int) -> list[str]:
+        """The best of one user, by all scores."""
         best = np.arange(0)
-        for most in (*(limit * factor for factor in WITHIN), len(items)):
-            best = np.argpartition(scores, -most)[-most:] if most < len(items) else np.arange(len(items))
-            best = best[seen.lacking(self._hashed[items[best]])]
-            if len(best) >= limit or most >= len(items):
+        for most in (*(limit * factor for factor in WITHIN), len(scores)):
+            best = np.argpartition(scores, -most)[-most:] if most < len(scores) else np.arange(len(scores))
+            best = best[scores[best] > 0]
+            enough = len(best) < most
+            best = best[seen.lacking(self._hashed[best])]
+            if enough or len(best) >= limit:
                 break
-        best = best[np.lexsort((items[best], -scores[best]))][:limit]
-        return [self._names[item] for item in items[best[scores[best] > 0]].tolist()]
+        best = best[np.lexsort((best, -scores[best]))][:limit]
+        return [self._names[item] for item in best.tolist()]
 
 
 class Followers:

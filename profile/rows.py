@@ -89,7 +89,7 @@ class Rows:
         self._store = store
         self._collection = collection
         ttl_s = OTHERS_S if store.shared else np.inf
-        self._figures: Remembered[Vector] = Remembered(REMEMBERED, ttl_s)
+        self._figures: Remembered[bytes] = Remembered(REMEMBERED, ttl_s)  # packed: hundreds are asked for at once
         self._after: Remembered[SparseVector] = Remembered(REMEMBERED, ttl_s)
         # As last written. Where another process has written since, writing is refused, and what stands is read.
         self._at_hand: Bounded[str, Stored] = Bounded(AT_HAND)
@@ -138,13 +138,13 @@ class Rows:
             newest event weighs by the half-life of the mass. -inf, and 0 at `AS_OF`, where an item has no row.
         """
 
-        async def read(unknown: Sequence[str]) -> dict[str, Vector]:
-            return {
-                name: one.vectors[FIGURES_VECTOR] for name, one in (await self._views(unknown, FIGURES_VECTOR)).items()
-            }
+        async def read(unknown: Sequence[str]) -> dict[str, bytes]:
+            found = await self._views(unknown, FIGURES_VECTOR)
+            return {name: one.vectors[FIGURES_VECTOR].tobytes() for name, one in found.items()}
 
         found = await self._figures.get(item_ids, read)
-        return np.array([found.get(item_id, UNKNOWN) for item_id in item_ids], float).reshape(-1, FIGURES)
+        packed = b"".join([found.get(item_id, UNKNOWN) for item_id in item_ids])
+        return np.frombuffer(packed, np.float32).reshape(-1, FIGURES).astype(np.float64)
 
     async def after(self, item_ids: Sequence[str]) -> dict[str, SparseVector]:
         """What came before each of some items, by `engine_keys`: sums of the row over `row_measure` as of its newest.
@@ -236,7 +236,7 @@ class Rows:
                 self._at_hand.put(item_id, Stored(rows[item_id], point.token))
             for views in (self._figures, self._after):
                 views.forget(rows.keys() - written.keys())
-            self._figures.wrote({name: point.vectors[FIGURES_VECTOR] for name, point in written.items()})
+            self._figures.wrote({name: point.vectors[FIGURES_VECTOR].tobytes() for name, point in written.items()})
             self._after.wrote({name: point.sparse.get(AFTER) for name, point in written.items()})
         return stands
 
@@ -292,7 +292,7 @@ def row_of(payload: Mapping[str, Any]) -> Row:
 
 
 DECODER = msgspec.msgpack.Decoder(Packed)
-UNKNOWN = np.array([-np.inf] * AS_OF + [0.0])
+UNKNOWN = np.array([-np.inf] * AS_OF + [0.0], np.float32).tobytes()
 
 
 def engine_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:

@@ -72,8 +72,8 @@ class Shelf:
         self._stocking = False
         self._changed: set[str] = set()  # since the catalogue was read
         self._one_at_a_time = asyncio.Lock()
-        self._vectors: Vectors
         self._hashed: NDArray[np.uint32]
+        self._slices: dict[str, Vectors]  # those that any item has
         self._clear()
         items.watch(self._note)
 
@@ -95,7 +95,7 @@ class Shelf:
         """
         async with self._one_at_a_time:
             if await self._ready():
-                if len(wanted) * self._vectors.size <= AT_ONCE:
+                if len(wanted) * sum(kept.size for kept in self._slices.values()) <= AT_ONCE:
                     return self._nearest(wanted, limit)
                 return await asyncio.to_thread(self._nearest, wanted, limit)
         return await self._search_store(wanted, limit, least)
@@ -218,7 +218,7 @@ class Shelf:
         place = self._places.get(item_id)
         if place is None:
             place = len(self._names)
-            if place == len(self._vectors):
+            if place == len(self._hashed):
                 self._grow()
             self._places[item_id] = place
             self._names.append(item_id)
@@ -226,10 +226,14 @@ class Shelf:
         self._own.subtract([self._listed[place].author])
         self._own[stored.item.author] += 1
         self._listed[place] = Listed(author=stored.item.author, at=stored.item.version[0])
-        self._vectors[place] = stored.vector
         self._hashed[place] = hashed([item_id])[0]
+        for name, bounds in self._bounds.items():
+            part = stored.vector[bounds]
+            if name not in self._slices and part.any():
+                self._slices[name] = np.zeros((len(self._hashed), len(part)), np.float32)
+            if name in self._slices:
+                self._slices[name][place] = part
         self._tokens[item_id] = stored.token
-        self._slices |= {name for name, bounds in self._bounds.items() if stored.vector[bounds].any()}
 
     def _remove(self, item_id: str) -> None:
         """Takes an item off; the last one takes its place."""
@@ -242,28 +246,30 @@ class Shelf:
         if name != item_id:
             last = len(self._names)
             self._names[place], self._listed[place] = name, listed
-            for column in (self._vectors, self._hashed):
+            for column in (self._hashed, *self._slices.values()):
                 column[place] = column[last]
             self._places[name] = place
 
     def _grow(self) -> None:
         # New arrays: a search that was given up may still be computing with these.
-        more = len(self._vectors) + FEW
-        self._vectors = np.concatenate([self._vectors, np.zeros((more, self._vectors.shape[1]), np.float32)])
+        more = len(self._hashed) + FEW
         self._hashed = np.concatenate([self._hashed, np.zeros((more, HASHES), np.uint32)])
+        self._slices = {
+            name: np.concatenate([kept, np.zeros((more, kept.shape[1]), np.float32)])
+            for name, kept in self._slices.items()
+        }
 
     def _clear(self) -> None:
         self.stocked = False
         self._changed.clear()
         self._bounds = self._items.space.bounds()
-        self._slices: set[str] = set()  # those that any item has
+        self._slices = {}
         self._names: list[str] = []
         self._listed: list[Listed] = []
         self._own: Counter[str] = Counter()  # items by author
         self._places: dict[str, int] = {}
         self._tokens: dict[str, int | None] = {}
         self._hashed = np.zeros((0, HASHES), np.uint32)
-        self._vectors = np.zeros((0, self._items.space.dimension), np.float32)
 
     def _nearest(self, wanted: Sequence[Wanted], limit: int) -> list[list[str]]:
         """`search` in memory; of many in a thread of its own."""
@@ -276,8 +282,8 @@ class Shelf:
             part = wanted[start : start + step]
             queries = np.stack([one.vector for one in part])
             scores = np.zeros((len(part), count), np.float32)
-            for bounds in (self._bounds[name] for name in self._slices):
-                scores += queries[:, bounds] @ self._vectors[:count, bounds].T
+            for name, kept in self._slices.items():
+                scores += queries[:, self._bounds[name]] @ kept[:count].T
             found += [self._best(row, one, limit) for row, one in zip(scores, part, strict=True)]
         return found
 

@@ -76,14 +76,13 @@ class Arms:
         names = sorted(item_ids)
         if not names:
             return
-        known = [self._arms.peek(item_id) or UNTRIED for item_id in names]
-        likes, listings = np.array([(arm.likes, arm.listings) for arm in known], np.float64).T
+        likes, listings = np.zeros(len(names)), np.zeros(len(names))
+        for place, item_id in enumerate(names):
+            if (arm := self._arms.peek(item_id)) is not None:
+                likes[place], listings[place] = arm.likes, arm.listings
         misses = PRIOR_LIKES * (self._listings / self._likes - 1)
         digest = blake2b(seed.encode(), digest_size=8, person=b"exploration").digest()
         generator = np.random.default_rng(int.from_bytes(digest, "little"))
         draws = generator.beta(PRIOR_LIKES + likes, misses + listings - likes)
         for place in np.argsort(-draws, kind="stable").tolist():
             yield names[place]
-
-
-UNTRIED = Arm()
