@@ -6,6 +6,7 @@ the content lane dead-letters the others, the interest lane passes them over.
 
 from collections.abc import Mapping
 from contextlib import suppress
+from sys import intern
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -98,8 +99,9 @@ class Reader:
             weight = self._weight(action, value=click.value, dwell_ms=click.dwell_ms)
         if action is Action.RATE and click.value is None:
             raise Unusable("`rate` needs a `value`", reason="invalid")
+        # One text for all signals on an item takes less memory, and is mostly near when it is compared or looked up.
         return click.user_id, Signal(
-            event_time_ms(click.at, record.timestamp), click.event_id, click.item_id, action, weight
+            event_time_ms(click.at, record.timestamp), click.event_id, intern(click.item_id), action, weight
         )
 
     def post(self, record: Record) -> tuple[str, Signal, Draft]:
