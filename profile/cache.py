@@ -155,6 +155,10 @@ class Mark(Struct, frozen=True, gc=False):
     moment: int
     until: float
 
+    def along(self, other: "Mark") -> "Mark":
+        """Until when these rows hold and others, which hold under another mark as well."""
+        return Mark(self.array, self.moment, min(self.until, other.until))
+
 
 class Kept(Struct, gc=False):
     """What is remembered of an item: until when, seconds, and its row; `VOID` where it has no content."""
@@ -164,7 +168,7 @@ class Kept(Struct, gc=False):
 
 
 VOID = -1
-MOST_DROPPED = 2**12  # items of which is remembered that they have changed
+MOST_CHANGED = 2**12  # items of which is remembered that they have changed
 SPARE = 256  # rows, and as many as are in use: what a new array has room for beyond those
 
 
@@ -192,7 +196,7 @@ class ItemVectors:
         self._arrays = 0
         self._used = 0
         self._moment = 0
-        self._dropped: Bounded[str, int] = Bounded(MOST_DROPPED)  # when items changed, by `_moment`
+        self._changed: Bounded[str, int] = Bounded(MOST_CHANGED)  # when items changed, by `_moment`
         self._overtaken: list[set[str]] = []  # by reading under way: what was dropped since it began
         items.watch(self._drop)
 
@@ -227,15 +231,15 @@ class ItemVectors:
             rows=rows,
             vectors=self._array[: self._used],
             missing=frozenset(item_id for item_id in unknown if item_id not in found),
-            mark=Mark(self._arrays, moment, until),
+            mark=Mark(self._arrays, moment if overtaken else self._moment, until),
         )
 
     def holds(self, mark: Mark, item_ids: Iterable[str]) -> bool:
         """Whether the rows of some items, which were there, are still what they were when they were gathered."""
-        if mark.array != self._arrays or self._clock() >= mark.until or self._moment - mark.moment > MOST_DROPPED:
+        if mark.array != self._arrays or self._clock() >= mark.until or self._moment - mark.moment > MOST_CHANGED:
             return False
         return mark.moment == self._moment or all(
-            (self._dropped.peek(item_id) or 0) <= mark.moment for item_id in item_ids
+            (self._changed.peek(item_id) or 0) <= mark.moment for item_id in item_ids
         )
 
     def drop(self, item_id: str) -> None:
@@ -245,8 +249,7 @@ class ItemVectors:
     def _drop(self, item_ids: Collection[str]) -> None:
         for item_id in item_ids:
             self._known.drop(item_id)
-            self._moment += 1
-            self._dropped.put(item_id, self._moment)
+            self._note(item_id)
         for overtaken in self._overtaken:
             overtaken.update(item_ids)
 
@@ -270,4 +273,10 @@ class ItemVectors:
         row = self._used
         self._array[row] = vector
         self._used += 1
+        self._note(item_id)  # it may have had another one, which has been forgotten
         return row
+
+    def _note(self, item_id: str) -> None:
+        """Notes that an item may have another row than before."""
+        self._moment += 1
+        self._changed.put(item_id, self._moment)

@@ -5,24 +5,19 @@ precision. Beside each profile lie the sums that its views were made of. They ar
 are of the state that has changed, none of its items has, and rounding cannot show. Else they are made anew.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 import numpy as np
 from msgspec import Struct
 
-from penchant.profile.cache import Bounded, Content, ItemVectors
+from penchant.profile.cache import Bounded, Content, ItemVectors, Mark
 from penchant.profile.interest import MOST_STEPS, Change, Horizons, Sums, Views, advanced, sums_of, views_of
 from penchant.profile.profiles import Profile
 from penchant.profile.signals import Signal, kept_run
 from penchant.profile.state import ProfileState
 
 __all__ = ["CurrentViews"]
-
-VOID = -1  # the row of an item that is there and has no content
-MOST_ITEMS = 2**18  # whose rows are remembered: some 30 MB
-MOST_CHANGES = 2**12  # of items, likewise
 
 item_of = attrgetter("item_id")
 
@@ -32,34 +27,37 @@ class Known(Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     Attributes:
         state: the user's.
-        items: of its signals, with how many each has.
-        awaits: those among them that were not in the store.
-        sums: of its signals.
+        awaits: those items of its signals that were not in the store.
+        mark: until when the others' rows hold.
+        sums: of the signals.
         steps: how many times the sums have been moved on since they were made.
-        moment: as `ItemRows.moment` was.
     """
 
     state: ProfileState
-    items: Mapping[str, int]
     awaits: frozenset[str]
+    mark: Mark
     sums: Sums
     steps: int
-    moment: int
 
 
 class Draft(Struct, kw_only=True, eq=False, gc=False):
     """A profile whose views are to be made.
 
     Attributes:
-        items: of its signals, with how many each has.
         known: what its views before were made of, and
-        change: what has changed since; None where that is not known.
+        change: what has changed since; None where the views are to be made anew.
     """
 
     profile: Profile
-    items: Mapping[str, int]
     known: Known | None = None
     change: Change = Change((), ())
+
+    @property
+    def items(self) -> Iterable[str]:
+        """Those whose vectors are needed."""
+        if self.known is None:
+            return map(item_of, self.profile.state.signals)
+        return (*map(item_of, self.change.added), *map(item_of, self.change.removed), *self.known.awaits)
 
 
 class CurrentViews:
@@ -75,7 +73,6 @@ class CurrentViews:
         self._vectors = vectors
         self._horizons = horizons
         self._known: Bounded[str, Known] = Bounded(capacity)
-        self._rows = ItemRows()
 
     def forget_all(self) -> None:
         """Drops all sums."""
@@ -88,15 +85,17 @@ class CurrentViews:
             changed: each behind the state that it had before; whatever its views are.
         """
         drafts = [self._draft(before, profile) for before, profile in changed]
-        items = set().union(*(draft.items for draft in drafts))
-        items.update(signal.item_id for draft in drafts for signal in draft.change.removed)
-        content = await self._vectors.gather(items)
-        self._rows.see(items, content)
-        renewed: dict[str, Profile] = {}
-        moving = [draft for draft in drafts if self._holds(draft, content)]
-        if moving:
-            renewed |= self._moved_on(moving, content)
-        anew = [draft for draft in drafts if draft.profile.user not in renewed]
+        while True:
+            content = await self._vectors.gather(item_id for draft in drafts for item_id in draft.items)
+            moving = [draft for draft in drafts if draft.known is not None]
+            fallen = [draft for draft in moving if not self._holds(draft, content)]
+            renewed = self._moved_on(moving, content) if moving and not fallen else {}
+            fallen += [draft for draft in moving if not fallen and draft.profile.user not in renewed]
+            if not fallen:
+                break
+            for draft in fallen:  # all of their items are needed now
+                draft.known, draft.change = None, Change((), ())
+        anew = [draft for draft in drafts if draft.known is None]
         if anew:
             renewed |= self._made_anew(anew, content)
         return [renewed[profile.user] for _, profile in changed]
@@ -104,28 +103,18 @@ class CurrentViews:
     def _draft(self, before: ProfileState, profile: Profile) -> Draft:
         """What is known of a profile."""
         known = self._known.get(profile.user)
-        if known is None or known.state is not before:
-            return Draft(profile=profile, items=Counter(map(item_of, profile.state.signals)))
-        change = change_of(before, profile.state)
-        items = dict(known.items)
-        for signal in change.added:
-            items[signal.item_id] = items.get(signal.item_id, 0) + 1
-        for signal in change.removed:
-            items[signal.item_id] -= 1
-            if not items[signal.item_id]:
-                del items[signal.item_id]
-        return Draft(profile=profile, items=items, known=known, change=change)
+        if known is None or known.state is not before or known.steps == MOST_STEPS or not self._as_they_were(known):
+            return Draft(profile=profile)
+        return Draft(profile=profile, known=known, change=change_of(before, profile.state))
 
     def _holds(self, draft: Draft, content: Content) -> bool:
-        """Whether the sums of a profile's state before can be moved on."""
+        """Whether the sums of a profile's state before can be moved on, by what has been gathered."""
         known = draft.known
-        return (
-            known is not None
-            and known.steps < MOST_STEPS
-            and all(item_id in content.missing for item_id in known.awaits if item_id in draft.items)
-            and not self._rows.changed_since(known.moment, draft.items)
-            and not self._rows.changed_since(known.moment, map(item_of, draft.change.removed))
-        )
+        return known is not None and self._as_they_were(known) and known.awaits <= content.missing
+
+    def _as_they_were(self, known: Known) -> bool:
+        """Whether no item of a user's has changed since sums were made of them."""
+        return self._vectors.holds(known.mark, map(item_of, known.state.signals))
 
     def _moved_on(self, drafts: Sequence[Draft], content: Content) -> dict[str, Profile]:
         """Those of the profiles whose sums could be moved on, by user."""
@@ -158,18 +147,14 @@ class CurrentViews:
 
     def _keep(self, draft: Draft, row: int, sums: Sums, views: Views, *, steps: int, content: Content) -> Profile:
         """One profile with its views; what they were made of is remembered."""
-        profile = draft.profile
-        awaits = content.missing.intersection(draft.items) if content.missing else content.missing
+        profile, known = draft.profile, draft.known
+        awaits, mark = content.missing, content.mark
+        if awaits:
+            awaits = awaits.intersection(map(item_of, profile.state.signals))
+        if known is not None:
+            mark = mark.along(known.mark)
         self._known.put(
-            profile.user,
-            Known(
-                state=profile.state,
-                items=draft.items,
-                awaits=awaits,
-                sums=sums.of(row),
-                steps=steps,
-                moment=self._rows.moment,
-            ),
+            profile.user, Known(state=profile.state, awaits=awaits, mark=mark, sums=sums.of(row), steps=steps)
         )
         short, long, interest = views.vectors[row].copy()  # nothing of the others is kept in memory by it
         return Profile(
@@ -183,48 +168,6 @@ class CurrentViews:
             long=long,
             interest=interest,
             rho=float(views.rho[row]),
-        )
-
-
-class ItemRows:
-    """Which row of the items' vectors each item has, and when that changed: an item that says the same keeps its row.
-
-    Attributes:
-        moment: counts what has changed.
-    """
-
-    def __init__(self) -> None:
-        self.moment = 0
-        self._forgotten = 0  # the moment before which nothing is known of changes
-        self._rows: dict[str, int] = {}
-        self._changed: dict[str, int] = {}
-        self._vectors = np.zeros((0, 0), np.float32)
-
-    def see(self, items: Iterable[str], content: Content) -> None:
-        """Compares what has been gathered with what was.
-
-        Args:
-            items: that it was gathered for.
-            content: what was found of them.
-        """
-        moved = not np.may_share_memory(content.vectors, self._vectors)
-        if moved or len(self._rows) > MOST_ITEMS or len(self._changed) > MOST_CHANGES:
-            self.moment += 1
-            self._forgotten = self.moment
-            self._rows.clear()
-            self._changed.clear()
-        found = dict.fromkeys(content.missing.union(items).difference(content.rows), VOID) | content.rows
-        changed = [item_id for item_id, row in found.items() if self._rows.get(item_id, row) != row]
-        if changed:
-            self.moment += 1
-            self._changed |= dict.fromkeys(changed, self.moment)
-        self._rows |= found
-        self._vectors = content.vectors
-
-    def changed_since(self, moment: int, items: Iterable[str]) -> bool:
-        """Whether any of the items has changed since a moment, as far as is known."""
-        return moment < self._forgotten or (
-            moment < self.moment and any(self._changed[item_id] > moment for item_id in self._changed.keys() & items)
         )
 
 

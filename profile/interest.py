@@ -41,6 +41,7 @@ NEVER = -(2**62)  # the time of no signal
 # 2^-53 of that size a step, and single precision, in which views are kept, sees 2^-24 of what is left.
 LEAST_LEFT = 1e-4
 MOST_STEPS = 256
+MOST_DENSE = 2**12  # entries of a matrix that is not worth being sparse
 
 
 class Horizons(Struct, frozen=True, kw_only=True):
@@ -277,11 +278,13 @@ class Counted(Struct, frozen=True, eq=False):
         used, columns = np.unique(self.rows, return_inverse=True)
         content = vectors[used]
         span = occupied(content)
-        weighted = coo_array(
-            (decayed.ravel(), (np.concatenate([self.users, self.users + users]), np.concatenate([columns, columns]))),
-            shape=(2 * users, len(used)),
-        )
-        product = weighted.tocsr() @ content[:, span].astype(np.float64)
+        rows, columns = np.concatenate([self.users, self.users + users]), np.concatenate([columns, columns])
+        weighted: Any = np.zeros((2 * users, len(used)))
+        if weighted.size <= MOST_DENSE:
+            np.add.at(weighted, (rows, columns), decayed.ravel())
+        else:
+            weighted = coo_array((decayed.ravel(), (rows, columns)), shape=weighted.shape).tocsr()
+        product = weighted @ content[:, span].astype(np.float64)
         sums[:, :, span] += product.reshape(2, users, -1)
         return masses
 

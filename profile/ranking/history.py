@@ -117,7 +117,7 @@ class Histories:
                 for signal in joined(profile.state, None if one is None else one.state)
             ]
             content = await self._vectors.gather(news)
-            if all(one is None or self._vectors.holds(one.mark, ()) for one in kept):
+            if all(one is None or self._held(one) for one in kept):
                 return [self._made(profile, one, content) for profile, one in zip(profiles, kept, strict=True)]
 
     def _usable(self, profile: Profile) -> Kept | None:
@@ -125,8 +125,11 @@ class Histories:
         kept = self._kept.get(profile.user)
         if kept is None or profile.awaits:  # nobody may be told when what is awaited comes
             return None
-        held = self._vectors.holds(kept.mark, (signal.item_id for signal in kept.history.signals))
-        return kept if held else None
+        return kept if self._held(kept) else None
+
+    def _held(self, kept: Kept) -> bool:
+        """Whether the rows of a history are still those of its items."""
+        return self._vectors.holds(kept.mark, (signal.item_id for signal in kept.history.signals))
 
     def _made(self, profile: Profile, kept: Kept | None, content: Content) -> History:
         """A user's history, moved on from what is kept of it."""
@@ -144,7 +147,7 @@ class Histories:
         history = history_of(state, Columns.together(parts), content.mark.array)
         mark = content.mark
         if kept is not None:
-            mark = Mark(mark.array, min(mark.moment, kept.mark.moment), min(mark.until, kept.mark.until))
+            mark = mark.along(kept.mark)
         self._kept.put(profile.user, Kept(state, history, mark))
         return history
 
