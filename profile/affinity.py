@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
@@ -198,7 +198,7 @@ class Row(Struct, frozen=True, kw_only=True, eq=False):
                 key = item_key(item_id)
                 sums[key] = sums.get(key, 0.0) + share * weight
             if len(sums) > ROW_LIMIT:
-                kept = sorted(sums.items(), key=lambda one: (one[1], one[0]), reverse=True)[:ROW_LIMIT]
+                kept = sorted(sums.items(), key=itemgetter(1, 0), reverse=True)[:ROW_LIMIT]
                 sums = dict(kept)
         if count == self.count:
             return self

@@ -191,6 +191,7 @@ class ItemVectors:
         self._items = items
         self._ttl_s = ttl_s if items.shared else np.inf
         self._clock = clock
+        self._capacity = capacity
         self._known: Bounded[str, Kept] = Bounded(capacity)
         self._array: Vector = np.empty((0, items.space.dimension), np.float32)
         self._arrays = 0
@@ -273,7 +274,8 @@ class ItemVectors:
         row = self._used
         self._array[row] = vector
         self._used += 1
-        self._note(item_id)  # it may have had another one, which has been forgotten
+        if len(self._known) >= self._capacity:
+            self._note(item_id)  # it may have had another one, which has been forgotten
         return row
 
     def _note(self, item_id: str) -> None:

@@ -274,28 +274,52 @@ class Shelf:
     def _nearest(self, wanted: Sequence[Wanted], limit: int) -> list[list[str]]:
         """`search` in memory; of many in a thread of its own."""
         count = len(self._names)
-        if not count:
-            return [[] for _ in wanted]
-        found: list[list[str]] = []
-        step = max(1, MOST_SCORES // count)
-        for start in range(0, len(wanted), step):
-            part = wanted[start : start + step]
-            queries = np.stack([one.vector for one in part])
-            scores = np.zeros((len(part), count), np.float32)
-            for name, kept in self._slices.items():
-                scores += queries[:, self._bounds[name]] @ kept[:count].T
-            found += [self._best(row, one, limit) for row, one in zip(scores, part, strict=True)]
+        found: list[list[str]] = [[] for _ in wanted]
+        asking = list(range(len(wanted))) if count else []
+        for most in (*(min(limit * factor, count) for factor in WITHIN), count):
+            step = max(1, MOST_SCORES // max(1, most))
+            short = []
+            for users in (asking[start : start + step] for start in range(0, len(asking), step)):
+                for user, best in zip(users, self._best([wanted[one].vector for one in users], most), strict=True):
+                    lacking = best[wanted[user].state.seen.lacking(self._hashed[best])]
+                    found[user] = self._not_of(wanted[user].author, lacking)[:limit]
+                    if len(found[user]) < limit and most < count:
+                        short.append(user)
+            asking = short
         return found
 
-    def _best(self, scores: Vectors, wanted: Wanted, limit: int) -> list[str]:
-        """The best of one user, by all scores."""
-        if self._own[wanted.author]:
-            scores[[place for place, one in enumerate(self._listed) if one.author == wanted.author]] = -np.inf
-        best = np.arange(0)
-        for most in (*(limit * factor for factor in WITHIN), len(scores)):
-            best = np.argpartition(scores, -most)[-most:] if most < len(scores) else np.arange(len(scores))
-            best = best[wanted.state.seen.lacking(self._hashed[best])]
-            if len(best) >= limit or most >= len(scores):
-                break
-        best = best[np.argsort(-scores[best], kind="stable")][:limit]
-        return [self._names[place] for place in best[scores[best] > -np.inf].tolist()]
+    def _not_of(self, author: str, places: NDArray[np.int64]) -> list[str]:
+        """The items at some places that are not the author's own."""
+        own = self._own[author] > 0
+        return [self._names[place] for place in places.tolist() if not own or self._listed[place].author != author]
+
+    def _best(self, vectors: Sequence[Vectors], most: int) -> list[NDArray[np.int64]]:
+        """For each vector the places of its `most` largest dot products, best first.
+
+        Each block of the catalogue is read once for all of them, and put in order is only what is better than what
+        they have found before.
+        """
+        queries, count = np.stack(vectors), len(self._names)
+        block = max(most, MOST_SCORES // len(queries))
+        found = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in vectors]
+        for start in range(0, count, block):
+            end = min(start + block, count)
+            scores = np.zeros((len(queries), end - start), np.float32)
+            for name, kept in self._slices.items():
+                scores += queries[:, self._bounds[name]] @ kept[start:end].T
+            for user, mine in enumerate(scores):
+                places, best = found[user]
+                better = np.flatnonzero(mine > best.min()) if start else np.arange(end - start)
+                if better.size:
+                    found[user] = largest(
+                        np.concatenate([places, better + start]), np.concatenate([best, mine[better]]), most
+                    )
+        return [places[np.argsort(-best, kind="stable")] for places, best in found]
+
+
+def largest(places: NDArray[np.int64], scores: Vectors, most: int) -> tuple[NDArray[np.int64], Vectors]:
+    """The places of the `most` largest scores, in no order, and those."""
+    if len(scores) <= most:
+        return places, scores
+    best = np.argpartition(scores, -most)[-most:]
+    return places[best], scores[best]
