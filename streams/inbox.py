@@ -17,6 +17,8 @@ from penchant.streams.records import Record
 
 __all__ = ["Batch", "Inbox"]
 
+BEARABLE_S = 3.0
+SHORTEST_S = 1e-6
 MOST_BYTES = 16 * 2**20  # of values handled together, or waiting; one take from Kafka may exceed it by itself
 
 
@@ -48,12 +50,13 @@ class Inbox:
     """Batches of one topic that wait, oldest first.
 
     Args:
-        together: records that are handed out at a time, unless one batch has more.
+        together: records that are handed out at a time at most, unless one batch has more.
         room: records that may wait before it is full.
     """
 
     def __init__(self, *, together: int, room: int) -> None:
         self._together = together
+        self._bearable = together
         self._room = room
         self._waiting: deque[Batch] = deque()
         self._changed = asyncio.Event()
@@ -72,6 +75,13 @@ class Inbox:
         self.records += len(batch.records)
         self.bytes += batch.size
         self._changed.set()
+
+    def took(self, records: int, seconds: float) -> None:
+        """Notes how long it took to handle so many records: no more are handed out than take some `BEARABLE_S`.
+
+        For so long a stop has to wait, and as much is done again after a crash.
+        """
+        self._bearable = min(self._together, int(records * BEARABLE_S / max(seconds, SHORTEST_S)))
 
     def close(self) -> None:
         """Nothing more will be handed out."""
@@ -92,7 +102,7 @@ class Inbox:
             records += len(following.records)
             size += following.size
             anew = any(assignments.get(number, known) != known for number, known in following.assignments.items())
-            if records > self._together or size > MOST_BYTES or anew:
+            if records > self._bearable or size > MOST_BYTES or anew:
                 break
             assignments |= following.assignments
             parts.append(self._next())

@@ -97,7 +97,7 @@ class Lane:
         positions: how far the store covers the log; None: nothing of what the lane does is in it.
         publisher: publishes and commits.
         batch_records: taken at a time.
-        together: so many batches' records are handled at once where the lane is behind.
+        together: so many batches' records are handled at once where the lane is behind, and that is quick.
         clock: seconds, monotonic.
     """
 
@@ -331,6 +331,7 @@ class Lane:
         handled = await self._retried("handle", lambda: self._submit(batch), batch)
         if handled is None:
             return
+        self._inboxes[batch.topic].took(len(batch.records), self._clock() - started)
         await self._save_position(batch)
         owned = self._owned(batch)
         if owned:

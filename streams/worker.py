@@ -69,7 +69,7 @@ log = structlog.get_logger()
 LANES = (content.LANE, interest.LANE, affinity.LANE, learner.LANE)
 COURIER_TIMEOUT_MS = 30_000
 RETRY_S = 1.0
-TOGETHER = 16  # takes' worth of records that the interest lane handles at once where it is behind
+TOGETHER = 32  # takes' worth of records that the interest lane handles at once at most where it is behind
 LEFT_TASKS_S = 2.0
 # Of objects made, before the collector looks for cycles among them; and of such looks, before it looks at older ones.
 SWITCH_S = 0.001

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penchant.streams.inbox import MOST_BYTES, Batch, Inbox
+from penchant.streams.inbox import BEARABLE_S, MOST_BYTES, Batch, Inbox
 from penchant.streams.records import Record
 
 
@@ -50,6 +50,18 @@ def test_all_is_handed_out_once_in_order_and_never_across_an_assignment(taken, t
         assert all(under[record.offset] == one.assignments[record.partition] for record in one.records)
         assert one.next_offsets == {record.partition: record.offset + 1 for record in one.records}
         assert all(offset <= one.next_offsets[number] for number, offset in one.settled.items())
+
+
+async def test_no_more_is_handed_out_than_is_handled_in_a_few_seconds():
+    """By what the last took; a batch is never divided, and what is quick is handled together again."""
+    inbox = Inbox(together=100, room=1_000)
+    for number in range(20):
+        inbox.put(batch(10, 10 * number))
+    sizes = []
+    for seconds in (4 * BEARABLE_S, 100 * BEARABLE_S, 0.0, 1.0):
+        sizes.append(len((await inbox.get()).records))
+        inbox.took(sizes[-1], seconds)
+    assert sizes == [100, 20, 10, 70]
 
 
 async def test_what_waits_is_bounded_in_records_and_in_bytes():
