@@ -15,7 +15,7 @@ help:
 	@echo "make demo    watch recommendations follow what users do (installs what it needs)"
 	@echo "make test    prove it, on a real Kafka broker"
 	@echo "make chaos   let faults of all kinds strike under traffic: EVENTS=1000000 FAULTS=100 SEED=1"
-	@echo "make bench   measure it beside ordinary solutions, in twelve minutes: ARGS=\"--quick --only a,b\""
+	@echo "make bench   measure it beside ordinary solutions, in twenty minutes: ARGS=\"--quick --only a,b\""
 	@echo "make check   lint and types alone"
 	@echo "make format  format the code"
 	@echo "make lock    resolve the pinned dependencies anew"

@@ -192,6 +192,7 @@ class ItemVectors:
         self._ttl_s = ttl_s if items.shared else np.inf
         self._clock = clock
         self._capacity = capacity
+        self._full = False  # whether anything may have been forgotten yet
         self._known: Bounded[str, Kept] = Bounded(capacity)
         self._array: Vector = np.empty((0, items.space.dimension), np.float32)
         self._arrays = 0
@@ -228,6 +229,7 @@ class ItemVectors:
         for item_id in found:
             if item_id not in overtaken:
                 self._known.put(item_id, Kept(now + self._ttl_s, rows.get(item_id, VOID)))
+        self._full = self._full or len(self._known) >= self._capacity
         return Content(
             rows=rows,
             vectors=self._array[: self._used],
@@ -274,8 +276,8 @@ class ItemVectors:
         row = self._used
         self._array[row] = vector
         self._used += 1
-        if len(self._known) >= self._capacity:
-            self._note(item_id)  # it may have had another one, which has been forgotten
+        if kept is not None or self._full:
+            self._note(item_id)  # it has had another one, or may have had one that has been forgotten
         return row
 
     def _note(self, item_id: str) -> None:

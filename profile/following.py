@@ -12,19 +12,23 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import structlog
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from penchant.errors import Unavailable
 from penchant.profile.rows import REMEMBERED, Rows
 from penchant.profile.seen import SeenItems, hashed
 from penchant.profile.store.base import SparseVector
 
 __all__ = ["Asked", "Followers", "Following"]
 
+log = structlog.get_logger()
+
 Floats = NDArray[np.float64]
 
 REST = 50  # times as long as it took to make what follows, until it is made anew
-LEAST_REST_S, MOST_REST_S = 0.05, 30.0
+LEAST_REST_S, MOST_REST_S = 0.05, 60.0
 WITHIN = (4, 32)  # times what is asked for: how far out to look for what a user has not met, before all is looked at
 
 
@@ -56,7 +60,7 @@ class Following:
         # By what came before: where in `items` and `values` those begin that came after it.
         self._keys, starts = np.unique(keys[order], return_index=True)
         self._starts = np.append(starts, len(keys)).tolist()
-        self._items = np.repeat(np.arange(len(rows)), [len(row.indices) for row in rows])[order]
+        self._items = np.repeat(np.arange(len(rows), dtype=np.int32), [len(row.indices) for row in rows])[order]
         self._values = np.concatenate([np.zeros(0, np.float32), *(row.values for row in rows)])[order]
 
     def search(self, asked: Sequence[Asked], *, limit: int) -> list[list[str]]:
@@ -117,13 +121,16 @@ class Followers:
             self._made = None
         elif time.monotonic() > self._until and (self._making is None or self._making.done()):
             self._making = asyncio.create_task(self._make(list(names)))
-            self._making.add_done_callback(lambda task: task.cancelled() or task.exception())  # the store answers then
         return self._made
 
     async def _make(self, names: Sequence[str]) -> None:
         """Makes it anew, while lists are made by what was."""
         began = time.monotonic()
-        after = await self._rows.after(names)
-        self._made = await asyncio.to_thread(Following, after)
-        ended = time.monotonic()
-        self._until = ended + min(max(LEAST_REST_S, REST * (ended - began)), MOST_REST_S)
+        try:
+            after = await self._rows.after(names)
+            self._made = await asyncio.to_thread(Following, after)
+        except Unavailable as error:
+            log.warning("what follows cannot be read; will try again", error=str(error))
+        finally:
+            ended = time.monotonic()
+            self._until = ended + min(max(LEAST_REST_S, REST * (ended - began)), MOST_REST_S)

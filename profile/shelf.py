@@ -1,7 +1,7 @@
 """The catalogue in memory: what may be recommended, compared with exactly and for many users at once.
 
 A search of the store costs a query a user, and reads what it finds out of the engine one object after the other. The
-content of some ten thousand items fits into memory as one array, and one matrix product answers all users of a batch.
+content of some ten thousand items fits into memory, and is gone through once for all users of a batch.
 Until the shelf is stocked, and for a catalogue that is too large for it, the store is asked.
 
 What this process writes is on the shelf at once. What others write is found by comparing write tokens, every so many

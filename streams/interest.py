@@ -155,6 +155,7 @@ class InterestHandler:
         """Forgets the profiles and lists in memory."""
         async with self._one_at_a_time:
             self._updater.forget_all()
+            self._ranker.forget_all()
             self._quality.forget_all()
 
     def _transition(self, liking: Liking) -> Output:

@@ -71,8 +71,8 @@ COURIER_TIMEOUT_MS = 30_000
 RETRY_S = 1.0
 TOGETHER = 32  # takes' worth of records that the interest lane handles at once at most where it is behind
 LEFT_TASKS_S = 2.0
+SWITCH_S = 0.001  # until a thread that waits for the interpreter gets it
 # Of objects made, before the collector looks for cycles among them; and of such looks, before it looks at older ones.
-SWITCH_S = 0.001
 COLLECT_AT = (50_000, 20, 50)
 FORCE_AFTER_S = 10.0  # behind the deadline for what is in hand: for closing the store, and models that still load
 

@@ -19,7 +19,7 @@ from penchant.profile.state import ProfileState
 
 __all__ = ["Histories", "History"]
 
-MOST = 8_192  # histories kept: some 100 MB, if all are full
+MOST = 4_096  # histories kept: some 120 MB, if all are full
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
@@ -76,7 +76,6 @@ class History(Struct, frozen=True, kw_only=True, eq=False):
         places: which of `signals` those are, shape (k,).
         recent: what the user has liked last, as `recent_items` gives it: r items.
         starts: which of `signals` says so of each: the newest positive one on it, shape (r,).
-        array: which one the rows are of, by `Mark.array`.
     """
 
     signals: Sequence[Signal]
@@ -85,10 +84,9 @@ class History(Struct, frozen=True, kw_only=True, eq=False):
     places: Places
     recent: Sequence[Weighted]
     starts: Places
-    array: int
 
 
-class Kept(Struct):
+class Kept(Struct, frozen=True, eq=False):
     """A user's history, the state that it is of, and until when its rows hold."""
 
     state: ProfileState
@@ -107,25 +105,33 @@ class Histories:
         self._vectors = vectors
         self._kept: Bounded[str, Kept] = Bounded(MOST)
 
-    async def of(self, profiles: Sequence[Profile]) -> list[History]:
-        """The histories of some users, all of them with rows of one array."""
-        while True:
+    async def of(self, profiles: Sequence[Profile], further: Sequence[str] = ()) -> tuple[list[History], Content]:
+        """The histories of some users, and the content that their rows are of.
+
+        Args:
+            profiles: of the users.
+            further: items that the content is to hold as well.
+        """
+        while True:  # once more where rows have moved meanwhile: then nothing is kept
             kept = [self._usable(profile) for profile in profiles]
             news = [
                 signal.item_id
                 for profile, one in zip(profiles, kept, strict=True)
                 for signal in joined(profile.state, None if one is None else one.state)
             ]
-            content = await self._vectors.gather(news)
+            content = await self._vectors.gather([*news, *further])
             if all(one is None or self._held(one) for one in kept):
-                return [self._made(profile, one, content) for profile, one in zip(profiles, kept, strict=True)]
+                made = [self._made(profile, one, content) for profile, one in zip(profiles, kept, strict=True)]
+                return made, content
+
+    def forget_all(self) -> None:
+        """Drops all histories."""
+        self._kept.drop_where(lambda _: True)
 
     def _usable(self, profile: Profile) -> Kept | None:
         """What is kept of a user, where its rows are still those of the items."""
         kept = self._kept.get(profile.user)
-        if kept is None or profile.awaits:  # nobody may be told when what is awaited comes
-            return None
-        return kept if self._held(kept) else None
+        return kept if kept is not None and self._held(kept) else None
 
     def _held(self, kept: Kept) -> bool:
         """Whether the rows of a history are still those of its items."""
@@ -144,11 +150,14 @@ class Histories:
             if kept is not None and stayed:
                 parts.append(kept.history.columns.at(slice(strong, strong + stayed)))
             strong += len(before)
-        history = history_of(state, Columns.together(parts), content.mark.array)
+        history = history_of(state, Columns.together(parts))
         mark = content.mark
         if kept is not None:
             mark = mark.along(kept.mark)
-        self._kept.put(profile.user, Kept(state, history, mark))
+        if profile.awaits:  # nobody may be told when that comes
+            self._kept.drop(profile.user)
+        else:
+            self._kept.put(profile.user, Kept(state, history, mark))
         return history
 
 
@@ -165,7 +174,7 @@ def joined(state: ProfileState, before: ProfileState | None) -> Sequence[Signal]
     return [signal for earlier, later in strengths(before, state) for signal in later[: kept_run(earlier, later)[0]]]
 
 
-def history_of(state: ProfileState, columns: Columns, array: int) -> History:
+def history_of(state: ProfileState, columns: Columns) -> History:
     """A history by its columns."""
     signals = state.signals
     order = newest_first(signals, columns.times, len(state.strong))
@@ -188,7 +197,6 @@ def history_of(state: ProfileState, columns: Columns, array: int) -> History:
         places=counted,
         recent=recent_items([signals[place] for place in reversed(starts.values())]),
         starts=np.array(list(starts.values()), np.intp),
-        array=array,
     )
 
 

@@ -156,7 +156,6 @@ class Ranker:
     ) -> None:
         self._space = items.space
         self._rows = rows
-        self._vectors = vectors
         self._horizons = horizons
         self._compared = Compared(self._space)
         self._histories = Histories(vectors)
@@ -188,6 +187,10 @@ class Ranker:
         self._calibration = calibration
         self._mode = None
 
+    def forget_all(self) -> None:
+        """Drops what is kept of users: others may change them now."""
+        self._histories.forget_all()
+
     @property
     def mode(self) -> Mode | None:
         """What content alone ranks by; None: all features do.
@@ -216,15 +219,15 @@ class Ranker:
         lists = []
         until = time.monotonic() + TURN_S
         for user, (profile, moment) in enumerate(zip(profiles, now_ms, strict=True)):
-            lists.append(self._list(score(user), f"{moment} {profile.user}"))
             if time.monotonic() > until:  # others work in this loop, and all this may have been in memory
                 await asyncio.sleep(REST * TURN_S if self.busy() else 0)
                 until = time.monotonic() + TURN_S
+            lists.append(self._list(score(user), f"{moment} {profile.user}"))
         return lists
 
     async def _gathered(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> Gathered:
         """Users' candidates, with what is known of them."""
-        histories = await self._histories.of(profiles)
+        histories, _ = await self._histories.of(profiles)
         found = await self._finder.find(profiles, [history.recent for history in histories], now_ms)
         listed_at: dict[str, int] = {}
         for candidates in found:
@@ -232,10 +235,7 @@ class Ranker:
         names = list(listed_at)
         figures = await self._rows.figures(names)
         after = await self._rows.after(list({item_id for candidates in found for item_id in candidates.following}))
-        content = await self._vectors.gather(names)
-        while any(history.array != content.mark.array for history in histories):  # rows have moved meanwhile
-            histories = await self._histories.of(profiles)
-            content = await self._vectors.gather(names)
+        histories, content = await self._histories.of(profiles, names)
         return Gathered(
             profiles=profiles,
             histories=histories,

@@ -78,6 +78,31 @@ async def test_an_item_that_this_process_changes_is_seen_at_once(items, catalogu
     np.testing.assert_array_equal(content.vectors[content.rows["a"]], third)
 
 
+async def test_rows_hold_until_an_item_changes(items, catalogue):
+    """Written here: at once. Others that are read meanwhile change nothing, as long as nothing is forgotten."""
+    await catalogue("a", "b", "c")
+    vectors = ItemVectors(items, capacity=10, ttl_s=1_000)
+    content = await vectors.gather(["a", "b"])
+    await vectors.gather(["c"])
+    assert vectors.holds(content.mark, ["a", "b"])
+    await catalogue("b", seed=1, version=2)
+    assert vectors.holds(content.mark, ["a"])
+    assert not vectors.holds(content.mark, ["a", "b"])
+
+
+async def test_what_was_forgotten_and_read_again_may_have_changed(edge, items, catalogue, monkeypatch):
+    """On a store that is shared, however small the memory is by then."""
+    monkeypatch.setattr(type(edge), "shared", True)
+    await catalogue("a", "b", "c")
+    vectors = ItemVectors(Items(edge, "items", items.space), capacity=2, ttl_s=1_000)
+    content = await vectors.gather(["a", "b"])
+    await vectors.gather(["c"])  # "a" is forgotten
+    await catalogue("a", seed=1, version=2)
+    vectors.drop("c")
+    await vectors.gather(["a"])
+    assert not vectors.holds(content.mark, ["a"])
+
+
 async def test_void_items_are_neither_rows_nor_missing(items, catalogue):
     """An item without content does not count, and nobody waits for it."""
     await catalogue("full")
