@@ -19,7 +19,7 @@ from penchant.streams.topics import Topic, create_topics, describe_topics
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
 USERS = 100
-MANY, FEW, POSTS = 60_000, 2_000, 600
+MANY, FEW, POSTS = 250_000, 2_000, 600  # many are more than a worker handles together, twice over
 NEWEST = 192
 REFUSED = 2
 AUTHORIZER = """\
@@ -195,6 +195,7 @@ def test_other_ways_to_talk_to_kafka(kafka, make_stage, kafka_settings):
             assert ("waiting to join" in worker.log) == (kafka_settings == {"group_protocol": "consumer"})
             assert worker.stop() == 0
         with stage.worker("interest") as worker:
+            worker.await_ready()
             stage.await_settled(worker, "interest")
             assert worker.stop() == 0
         check(stage, newest(MANY))
