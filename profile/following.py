@@ -3,8 +3,8 @@
 A search of the store for that costs a query a user. What rows say of the items before theirs fits into memory, by
 what came before, and what a user liked last takes a few slices of it.
 
-The matrix is some seconds old, fifty times as many as making it took: candidates are chosen by it, and nothing else.
-What a candidate's row says is read as it stands when lists are made.
+What is in memory is some seconds old, fifty times as many as making it took: candidates are chosen by it, and nothing
+else. What a candidate's row says is read as it stands when lists are made.
 """
 
 import asyncio

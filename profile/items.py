@@ -123,11 +123,10 @@ class Stored(Struct, frozen=True, kw_only=True):
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
-    """An item that a search found, with its dot product with the query and its version's time, epoch milliseconds."""
+    """An item that a search found, with its dot product with the query."""
 
     item_id: str
     score: float
-    at: int
 
 
 class Listed(Struct, frozen=True, kw_only=True):
@@ -260,11 +259,8 @@ class Items:
             queries: content-space vectors of shape (d,), and what to leave out.
             limit: candidates per query.
         """
-        found = await self._store.search(self._collection, CONTENT, queries, limit=limit, payload=(ITEM_ID, VERSION))
-        return [
-            [Candidate(item_id=hit.payload[ITEM_ID], score=hit.score, at=hit.payload[VERSION][0]) for hit in hits]
-            for hits in found
-        ]
+        found = await self._store.search(self._collection, CONTENT, queries, limit=limit, payload=(ITEM_ID,))
+        return [[Candidate(item_id=hit.payload[ITEM_ID], score=hit.score) for hit in hits] for hits in found]
 
     async def listed(self, item_ids: Iterable[str]) -> dict[str, Listed]:
         """Those of `item_ids` that may be recommended: what `listed_filter` asks of items found elsewhere."""

@@ -35,7 +35,6 @@ __all__ = [
     "centred",
     "content_features",
     "content_names",
-    "deviations",
     "inverted",
     "past_of",
     "standardised",
@@ -201,11 +200,6 @@ def standardised(features: Vectors) -> Vectors:
     """
     above, spread = centred(features)
     return above * inverted(spread)[..., None]
-
-
-def deviations(features: Vectors) -> Vectors:
-    """The standard deviations among candidates, shape (...), of features of shape (..., n); 0 where one is flat."""
-    return centred(features)[1]
 
 
 def inverted(spread: Vectors) -> Vectors:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from penchant.profile.interest import Horizons
 from penchant.profile.ranking.explanation import content_parts, transition_parts
 from penchant.profile.ranking.features import (
+    centred,
     content_features,
     content_names,
-    deviations,
     past_of,
     standardised,
     view_shares,
@@ -58,7 +58,7 @@ def test_all_signals_account_for_all_of_content(past, seed):
     features = np.concatenate([view.features for view in views.values()])
     assert features == pytest.approx(content_features([known], memory, candidates, HORIZONS)[:, 0], abs=1e-6)
     weights = rng.normal(size=len(content_names(SLICES)))
-    spread = deviations(features).astype(float)
+    spread = centred(features)[1].astype(float)
     scales = np.divide(weights, spread, out=np.zeros_like(weights), where=spread > 0)
     chosen = np.array([3, 0, 7])
     parts = content_parts(shares, views, chosen, scales)
