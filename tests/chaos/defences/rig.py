@@ -208,7 +208,8 @@ class ObservedPublisher:
         self.published: set[bytes | None] = set()
         if sleep is not None and isinstance(publisher, AtLeastOncePublisher):
             self._sleep = None
-            publisher._courier = DrowsyCourier(publisher._courier, sleep, before_sending=before_sending)
+            drowsy: Any = DrowsyCourier(publisher._courier, sleep, before_sending=before_sending)
+            publisher._courier = drowsy
 
     async def open(self) -> None:
         """As the publisher."""
@@ -335,7 +336,7 @@ class Worker:
         """Waits until it has published and committed clicks up to given next offsets, by partition."""
         await self.until(
             lambda: all(
-                self.lane._committed.get((self._clicks, number), 0) >= end and not self.lane._ledger.backlog
+                self.lane._held.committed.get((self._clicks, number), 0) >= end and not self.lane._ledger.backlog
                 for number, end in ends.items()
             )
         )
@@ -484,23 +485,6 @@ class World:
     async def dead_letters(self) -> int:
         """How many dead letters a reader of committed records finds."""
         return len(await asyncio.to_thread(self.stage.read, Topic.DEAD_LETTERS))
-
-
-def judge_sets(sent: Mapping[str, set[str]], stored: Mapping[str, Counter[str]]) -> None:
-    """Every event that was sent is in its user's profile, once, and nothing else is."""
-    for user, event_ids in sent.items():
-        found = stored.get(user, Counter())
-        assert not event_ids - found.keys(), f"lost: {event_ids - found.keys()}"
-        assert not found.keys() - event_ids, f"foreign: {found.keys() - event_ids}"
-        assert set(found.values()) == {1}, f"doubled: {found}"
-
-
-def judge_lists(stored: Mapping[str, Profile], last: Mapping[str, Recommendations]) -> None:
-    """The last list of every user is that of the last version of the profile."""
-    for user, profile in stored.items():
-        assert user in last, f"without a list: {user}"
-        found = last[user]
-        assert (found.profile_version, found.as_of) == (profile.version, profile.state.as_of), f"stale: {found}"
 
 
 def user_in(partition: int) -> str:
