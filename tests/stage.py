@@ -289,7 +289,12 @@ class Stage:
     def onlooker(self, group: str) -> Consumer:
         """A client that may ask for a group's offsets, and is no member of it."""
         if group not in self._onlookers:
-            options = {"group.id": self.settings.prefixed(group), "enable.auto.commit": False}
+            options = {
+                "group.id": self.settings.prefixed(group),
+                "enable.auto.commit": False,
+                # Else what a killed worker was about to commit is waited for until the broker gives its transaction up.
+                "isolation.level": "read_uncommitted",
+            }
             self._onlookers[group] = Consumer({**common_options(self.settings), **options}, logger=log)
         return self._onlookers[group]
 
