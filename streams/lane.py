@@ -1,63 +1,57 @@
 """A lane: records in from Kafka in batches, each handled until it is in the store, then published and committed.
 
-    consume ─► one inbox a topic ─► handle (retried) ─► position ─► ledger ─► publish and commit
+    consume ─► one inbox a topic ─► handle (retried) ─► position ─► outbox
 
 Records of one topic are handled in order, one batch at a time; topics do not wait for each other. A full inbox
 pauses its topic's partitions, so memory is bounded however far behind the lane is. Nothing here knows what a
 record means: that is the handler's part. Plain asyncio; librdkafka's calls block and run in threads.
 
 Three things may never happen and are held off here: committing an offset whose work is not in the store or whose
-lists are not published (the ledger), working on for partitions that are someone else's (the assignments), and
+lists are not published (the ledger), working on for partitions that are someone else's (what is held), and
 reading past a hole in the log without saying so (the assignment).
 """
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from penchant.errors import Unavailable
 from penchant.profile.positions import Position, Positions
 from penchant.settings import Settings
 from penchant.streams import metrics
-from penchant.streams.assignment import LogRecreated, PartitionLog, Start, describe, start_of
-from penchant.streams.connection import Fenced, broker_error, open_admin
+from penchant.streams.assignment import LogRecreated, Start, describe
+from penchant.streams.backoff import Backoff
+from penchant.streams.connection import Fenced, broker_error
+from penchant.streams.hearing import Asking, Deaf
+from penchant.streams.held import Held
 from penchant.streams.inbox import Batch, Inbox
-from penchant.streams.ledger import Due, Handled, Ledger
-from penchant.streams.member import Member, name_is_held, topic_partitions
-from penchant.streams.publish import GENERATION_ERRORS, Publisher, Refused, Revoked
-from penchant.streams.records import Output, Record, SourceKey, record_of
+from penchant.streams.ledger import Handled, Ledger
+from penchant.streams.member import Member, name_is_held
+from penchant.streams.outbox import Lists, Outbox
+from penchant.streams.publish import Publisher
+from penchant.streams.records import Record, SourceKey, record_of
+from penchant.streams.starts import Starts
 from penchant.streams.topics import describe_topics
 
 __all__ = ["Batch", "Handler", "Lane", "Submit"]
 
 log = structlog.get_logger()
 
-IDLE_S = 0.5
 INBOX_BATCHES = 2  # so many batches' records may wait, or as many as are handled together
 LAG_S = 1.0
 BACKLOG_RECORDS = 200_000
-MOST_DUE = 256
+MOST_DUE = 64  # lists made together: of more each is hardly cheaper, and those behind them wait
 IDENTITY_CHECK_S = 2.0
-BACKOFF_S = (0.1, 5.0)
-ASSIGN_TIMEOUT_S = 30.0
-END_UNKNOWN = 2**63 - 1
 
 # What the broker says by KIP-848's protocol to the successor of a static member that crashed; the
 # client calls it fatal.
 NAME_HELD = "instance ID is still used by another member"
 NAME_HELD_S = 2.0
-# What the client says of partitions that the broker has assigned and described, and its metadata lack: those that a
-# broker answered while it was starting, or none.
-NOT_KNOWN_YET = frozenset(
-    {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}  # noqa: SLF001  its name
-)
 LEAVE_S = 10.0
 FENCED_SESSIONS = 2  # how many sessions' time to wait for one to end
 
@@ -68,14 +62,11 @@ class NameHeld(Unavailable):
     """Another member has this one's name: a predecessor that crashed, whose session is not over."""
 
 
-class Handler(Protocol):
+class Handler(Lists, Protocol):
     """What a lane does with records. Every method may raise `Unavailable`, and is then called again."""
 
     async def handle(self, batch: Batch) -> Handled:
         """Puts what a batch says into the store. May be called again with the same batch."""
-
-    async def refresh(self, due: Sequence[Due]) -> Sequence[Output]:
-        """Makes the lists of users that are due."""
 
     async def release(self) -> None:
         """Forgets what is remembered of partitions' users: others may change them now."""
@@ -126,25 +117,28 @@ class Lane:
         self._publisher = publisher
         self._batch_records = batch_records
         self._clock = clock
+        self._held = Held()
         self._ledger = Ledger(interval_s=settings.recommend.interval_s, most_due=MOST_DUE)
+        self._outbox = Outbox(
+            name,
+            ledger=self._ledger,
+            lists=handler,
+            publisher=publisher,
+            held=self._held,
+            check=self._check_identities,
+            member=lambda: self._member,
+            clock=clock,
+        )
         room = max(INBOX_BATCHES, together) * batch_records
         self._inboxes = {topic: Inbox(together=together * batch_records, room=room) for topic in topics}
         self._lag_told = -LAG_S
         self._paused: set[SourceKey] = set()
-        self._expected: dict[SourceKey, int] = {}  # next offset of each partition that is this worker's
-        self._committed: dict[SourceKey, int] = {}
-        self._identities: dict[str, str] = {}
         self._identities_checked = -IDENTITY_CHECK_S
-        self._assignments: dict[SourceKey, int] = {}  # of each partition that is this worker's: which one it is
-        self._assignment = 0
-        self._revocations = 0
         self._joined = asyncio.Event()
-        self._wake = asyncio.Event()
-        self._publish_delay = BACKOFF_S[0]
         self._stopping = False
-        self._draining = False
         self._member: Member
-        self._admin: AdminClient
+        self._broker: Asking
+        self._starts: Starts
         self._loop: asyncio.AbstractEventLoop
 
     @property
@@ -162,25 +156,33 @@ class Lane:
 
     def owns(self, topic: str, partition: int) -> bool:
         """Whether a partition is this worker's now."""
-        return (topic, partition) in self._expected
+        return (topic, partition) in self._held.expected
 
     async def run(self) -> None:
         """Works until `stop`; raises what cannot be healed by waiting."""
         self._loop = asyncio.get_running_loop()
-        self._admin = open_admin(self._settings)
+        self._broker = Asking(self._settings)
+        self._starts = Starts(
+            self.name,
+            settings=self._settings,
+            broker=self._broker,
+            positions=self._positions,
+            held=self._held,
+            call=self._call,
+            stopping=lambda: self._stopping,
+        )
         await self._retried("open", self._publisher.open)
         self._join()
         try:
             async with asyncio.TaskGroup() as tasks:
                 workers = [tasks.create_task(self._work(topic)) for topic in self._topics]
-                publishing = tasks.create_task(self._publish())
+                publishing = tasks.create_task(self._outbox.run(tasks))
                 await self._take()
                 for inbox in self._inboxes.values():
                     inbox.close()
                 await asyncio.wait(workers)
                 # What is in the store is published and committed; what was only taken is taken again by the next.
-                self._draining = True
-                self._wake.set()
+                self._outbox.drain()
                 await publishing
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
@@ -201,12 +203,18 @@ class Lane:
     async def _take(self) -> None:
         while not self._stopping:
             try:
-                batches = self._by_topic(await self._member.take(self._batch_records))
+                batches = self._held.taken(self._records(await self._member.take(self._batch_records)))
             except NameHeld as error:
                 log.warning("waiting to join", lane=self.name, error=str(error))
                 await self._leave()
                 await asyncio.sleep(NAME_HELD_S * (0.5 + random.random()))  # noqa: S311  jitter
                 self._join()
+                continue
+            except Deaf as error:
+                log.warning("joining anew", lane=self.name, error=str(error))
+                await self._leave()
+                if not self._stopping:
+                    self._join()
                 continue
             except Fenced as error:
                 await self._leave()
@@ -218,32 +226,12 @@ class Lane:
             await self._throttle()
             await self._tell_lag()
 
-    def _by_topic(self, messages: Sequence[Message]) -> dict[str, Batch]:
-        records: dict[str, list[Record]] = {}
+    def _records(self, messages: Sequence[Message]) -> Iterator[Record]:
         for message in messages:
             if (error := message.error()) is not None:
                 self._meet(error, message)
-                continue
-            record = record_of(message)
-            source = (record.topic, record.partition)
-            expected = self._expected.get(source)
-            if expected is None:
-                continue  # revoked meanwhile
-            if record.offset < expected:
-                raise LogRecreated(
-                    f"{record.topic}[{record.partition}] went back from offset {expected} to {record.offset}"
-                )
-            self._expected[source] = record.offset + 1
-            records.setdefault(record.topic, []).append(record)
-        return {
-            topic: Batch(
-                topic=topic,
-                records=batch,
-                assignments={record.partition: self._assignments[topic, record.partition] for record in batch},
-                settled={record.partition: self._committed.get((topic, record.partition), 0) for record in batch},
-            )
-            for topic, batch in records.items()
-        }
+            else:
+                yield record_of(message)
 
     def _meet(self, error: KafkaError, message: Message) -> None:
         """An error in place of a record: librdkafka heals most by itself."""
@@ -284,7 +272,7 @@ class Lane:
         until = self._clock() + patience
         while not self._stopping:
             try:
-                if not await asyncio.to_thread(name_is_held, self._admin, group, name):
+                if not await asyncio.to_thread(self._broker.ask, lambda admin: name_is_held(admin, group, name)):
                     return
             except Unavailable:
                 until = self._clock() + patience
@@ -296,12 +284,12 @@ class Lane:
         """Pauses topics whose inbox is full, and resumes those whose inbox has room again."""
         behind = self._ledger.backlog >= BACKLOG_RECORDS
         full = {topic for topic in self._topics if behind or self._inboxes[topic].full}
-        wanted = {source for source in self._expected if source[0] in full}
+        wanted = {source for source in self._held.expected if source[0] in full}
         if wanted - self._paused:
             await self._member.pause(list(wanted - self._paused))
         if self._paused - wanted:
             await self._member.resume(list(self._paused - wanted))
-        self._paused = wanted & self._expected.keys()
+        self._paused = wanted & self._held.expected.keys()
         metrics.BACKLOG.labels(self.name).set(self._ledger.backlog)
         for topic, inbox in self._inboxes.items():
             metrics.INBOX_RECORDS.labels(self.name, topic).set(inbox.records)
@@ -312,11 +300,10 @@ class Lane:
         if self._clock() - self._lag_told < LAG_S:
             return
         self._lag_told = self._clock()
-        ends = await self._member.ends(list(self._expected))
+        expected = self._held.expected
+        ends = await self._member.ends(list(expected))
         for topic in self._topics:
-            behind = [
-                max(0, end - self._expected.get(source, end)) for source, end in ends.items() if source[0] == topic
-            ]
+            behind = [max(0, end - expected.get(source, end)) for source, end in ends.items() if source[0] == topic]
             metrics.LAG.labels(self.name, topic).set(sum(behind))
 
     # Handling.
@@ -333,10 +320,10 @@ class Lane:
             return
         self._inboxes[batch.topic].took(len(batch.records), self._clock() - started)
         await self._save_position(batch)
-        owned = self._owned(batch)
+        owned = self._held.owned(batch)
         if owned:
-            self._ledger.add(batch.topic, owned, handled, records=len(batch.records))
-            self._wake.set()
+            self._ledger.add(batch.topic, owned, handled, records=len(batch.records), now=self._clock())
+            self._outbox.wake()
         metrics.RECORDS.labels(self.name, batch.topic).inc(len(batch.records))
         metrics.BATCH_RECORDS.labels(self.name, batch.topic).observe(len(batch.records))
         metrics.BATCH_SECONDS.labels(self.name, batch.topic).observe(self._clock() - started)
@@ -346,84 +333,17 @@ class Lane:
         if (known := self._positions) is None:
             return
         positions = {
-            (batch.topic, partition): Position(topic_id=self._identities[batch.topic], next_offset=offset)
-            for partition, offset in self._owned(batch).items()
+            (batch.topic, partition): Position(topic_id=self._held.identities[batch.topic], next_offset=offset)
+            for partition, offset in self._held.owned(batch).items()
         }
         await self._retried("position", lambda: known.save(positions), batch)
-
-    def _owned(self, batch: Batch) -> dict[int, int]:
-        """The batch's next offsets, of those partitions that have been this worker's ever since."""
-        return {
-            partition: offset
-            for partition, offset in batch.next_offsets.items()
-            if self._assignments.get((batch.topic, partition)) == batch.assignments[partition]
-        }
-
-    # Publishing.
-
-    async def _publish(self) -> None:
-        while True:
-            wait = self._ledger.next_due() - self._clock()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(max(wait, 0), IDLE_S))
-            self._wake.clear()
-            if await self._publish_once():
-                self._wake.set()  # there may be more
-            elif self._draining:
-                return
-
-    async def _publish_once(self) -> bool:
-        """Publishes what is due; says whether there was anything."""
-        revocations = self._revocations
-        publication = self._ledger.next(self._clock(), at_once=self._draining)
-        if not publication:
-            return False
-        started = self._clock()
-        try:
-            await self._check_identities()
-            lists = await self._handler.refresh(publication.due)
-            ranked = self._clock()
-            outputs = [*publication.outputs, *lists]
-            await self._publisher.publish(
-                outputs,
-                publication.offsets,
-                self._member,
-                fence=dict(list(self._committed.items())[:1]),
-                current=lambda: revocations == self._revocations,
-            )
-        except Unavailable as error:
-            self._ledger.undo(publication)
-            metrics.RETRIES.labels(self.name, "publish").inc()
-            if isinstance(error, Refused):
-                metrics.FENCED.labels(self.name).inc()
-            if isinstance(error, Revoked):
-                if self._draining:
-                    return False  # nobody polls any more, so nothing will be this worker's again
-            else:
-                log.warning("publishing failed; will try again", lane=self.name, error=str(error))
-            await asyncio.sleep(self._publish_delay * (0.5 + random.random()))  # noqa: S311  jitter
-            self._publish_delay = min(2 * self._publish_delay, BACKOFF_S[1])
-            return True
-        except BaseException:
-            self._ledger.undo(publication)
-            raise
-        self._publish_delay = BACKOFF_S[0]
-        self._ledger.done(publication, self._clock())
-        self._committed |= {
-            source: offset for source, offset in publication.offsets.items() if source in self._committed
-        }
-        metrics.LISTS.labels(self.name).inc(len(publication.due))
-        metrics.STAGE_SECONDS.labels(self.name, metrics.RANK).observe(ranked - started)
-        metrics.STAGE_SECONDS.labels(self.name, metrics.PUBLISH).observe(self._clock() - ranked)
-        metrics.REFRESH_SECONDS.labels(self.name).observe(self._clock() - started)
-        return True
 
     async def _check_identities(self) -> None:
         """Makes sure, now and then, that the topics are still those that were assigned."""
         if self._clock() - self._identities_checked < IDENTITY_CHECK_S:
             return
-        found = await asyncio.to_thread(describe_topics, self._admin, self._topics)
-        for topic, known in self._identities.items():
+        found = await asyncio.to_thread(self._broker.ask, lambda admin: describe_topics(admin, self._topics))
+        for topic, known in self._held.identities.items():
             if topic not in found or found[topic].id != known:
                 raise LogRecreated(
                     f"{topic} was deleted or created anew while it was read", hint="`penchant topics check` tells more."
@@ -433,7 +353,7 @@ class Lane:
     # Assignment. librdkafka calls these in the consuming thread, inside `poll`; the loop is free meanwhile.
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        starts = self._find_starts(consumer, partitions)
+        starts = self._starts.find(consumer, partitions)
         if starts is None:
             return
         assigned = [TopicPartition(topic, number, start.offset) for (topic, number), start in starts.items()]
@@ -445,87 +365,11 @@ class Lane:
             log.info("assigned", lane=self.name, partitions=len(starts), starts=describe(starts))
         self._call(self._assigned(starts))
 
-    def _find_starts(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[SourceKey, Start] | None:
-        """Where to start, as soon as broker and store both say; None if the lane is stopped before that."""
-        delay = BACKOFF_S[0]
-        while not self._stopping:
-            try:
-                found = self._describe(consumer, partitions)
-                stored = self._call(self._covered(found))
-                starts = {
-                    source: start_of(f"{source[0]}[{source[1]}]", found[source], stored.get(source)) for source in found
-                }
-                self._set_back(consumer, {source: start.offset for source, start in starts.items()})
-            except Unavailable as error:
-                log.warning("cannot start yet", lane=self.name, error=str(error))
-                time.sleep(delay)
-                delay = min(2 * delay, BACKOFF_S[1])
-            else:
-                return starts
-        return None
-
-    async def _covered(self, found: Mapping[SourceKey, PartitionLog]) -> Mapping[SourceKey, Position]:
-        """How far the store covers partitions; where nothing goes there, what is committed says it alone."""
-        if self._positions is not None:
-            return await self._positions.load(found)
-        return {
-            source: Position(topic_id=known.topic_id, next_offset=known.committed)
-            for source, known in found.items()
-            if known.committed is not None
-        }
-
-    def _set_back(self, consumer: Consumer, starts: Mapping[SourceKey, int]) -> None:
-        """Commits where to start, where more than that is committed: the store was set back, and lists are owed anew.
-
-        Else a crash after the store has caught up, and before the lists are published, would leave them owed for good.
-        """
-        ahead = {source: start for source, start in starts.items() if start < self._committed.get(source, start)}
-        if not ahead:
-            return
-        try:
-            consumer.commit(offsets=topic_partitions(ahead), asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() not in GENERATION_ERRORS:
-                raise broker_error(error) from error
-            return  # whoever has these partitions next does it
-        self._committed |= ahead
-
-    def _describe(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[SourceKey, PartitionLog]:
-        if not partitions:
-            return {}
-        try:
-            identities = describe_topics(self._admin, {partition.topic for partition in partitions})
-            committed = consumer.committed(list(partitions), ASSIGN_TIMEOUT_S)
-            found: dict[SourceKey, PartitionLog] = {}
-            for partition in committed:
-                low, high = consumer.get_watermark_offsets(partition, ASSIGN_TIMEOUT_S, cached=False)
-                if not self._settings.kafka.transactions:
-                    # Perhaps the embedded broker, which tells the start of the last batch for its end.
-                    high = END_UNKNOWN
-                found[partition.topic, partition.partition] = PartitionLog(
-                    topic_id=identities[partition.topic].id,
-                    low=low,
-                    high=high,
-                    committed=partition.offset if partition.offset >= 0 else None,
-                )
-        except KafkaException as error:
-            if error.args[0].code() in NOT_KNOWN_YET:
-                raise Unavailable(f"the client has yet to hear of what it was assigned ({error})") from error
-            raise broker_error(error) from error
-        except KeyError as error:
-            raise Unavailable(f"the topic {error} cannot be described yet") from None
-        self._identities |= {topic: identity.id for topic, identity in identities.items()}
-        self._committed |= {source: part.committed for source, part in found.items() if part.committed is not None}
-        return found
-
     async def _assigned(self, starts: Mapping[SourceKey, Start]) -> None:
         # Once more: a batch in hand for the partitions that stayed may have brought users of these back into memory.
         await self._handler.release()
+        self._held.begin({source: start.offset for source, start in starts.items()})
         for (topic, number), start in starts.items():
-            self._assignment += 1
-            self._assignments[topic, number] = self._assignment
-            self._expected[topic, number] = start.offset
-            self._committed.setdefault((topic, number), start.offset)
             if start.lost:
                 metrics.LOST_TO_RETENTION.labels(self.name, topic).inc(start.lost)
                 log.error(
@@ -546,31 +390,27 @@ class Lane:
         It does not wait for a publication under way, which may itself wait for the polling thread: the group's
         generation decides whether that one still counts.
         """
-        self._revocations += 1
-        for source in partitions:
-            for known in (self._assignments, self._expected, self._committed):
-                known.pop(source, None)
+        self._held.end(partitions)
         self._paused -= partitions
         self._ledger.revoke(partitions)
         await self._handler.release()
 
     # Plumbing.
 
-    def _call(self, coroutine: Awaitable[T]) -> T:
+    def _call(self, coroutine: Coroutine[object, object, T]) -> T:
         """Runs a coroutine on the loop from the consuming thread."""
-        return asyncio.run_coroutine_threadsafe(as_coroutine(coroutine), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _retried(self, step: str, attempt: Callable[[], Awaitable[T]], batch: Batch | None = None) -> T | None:
         """Tries until it succeeds, with growing, jittered pauses; None if the batch is nobody's any more."""
-        delay = BACKOFF_S[0]
-        while batch is None or self._owned(batch):
+        backoff = Backoff()
+        while batch is None or self._held.owned(batch):
             try:
                 return await attempt()
             except Unavailable as error:
                 metrics.RETRIES.labels(self.name, step).inc()
                 log.warning("not available; will try again", lane=self.name, step=step, error=str(error))
-                await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311  jitter
-                delay = min(2 * delay, BACKOFF_S[1])
+                await asyncio.sleep(backoff.pause())
         return None
 
     async def _leave(self) -> None:
@@ -579,14 +419,9 @@ class Lane:
             await asyncio.wait_for(self._member.close(), LEAVE_S)
         except (KafkaException, RuntimeError, TimeoutError) as error:
             log.debug("consumer not closed", lane=self.name, error=str(error))
-        await self._revoked(set(self._expected))  # where the client has not said so itself
+        await self._revoked({*self._held.expected, *self._held.committed})  # where the client has not said so itself
 
     async def _close(self) -> None:
         self._stopping = True  # also for the polling thread, which may be looking for where to start
         await self._leave()
         await self._publisher.close()
-
-
-async def as_coroutine(awaitable: Awaitable[T]) -> T:
-    """Any awaitable as a coroutine."""
-    return await awaitable

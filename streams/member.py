@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from penchant.settings import Settings
 from penchant.streams.connection import BrokerUnavailable, broker_error, open_consumer
+from penchant.streams.hearing import Hearing
 from penchant.streams.records import SourceKey
 
 __all__ = ["Member", "Offsets", "name_is_held", "topic_partitions"]
@@ -42,6 +43,7 @@ class Member:
     ) -> None:
         self.group = settings.prefixed(group)
         self._consumer = open_consumer(settings, group)
+        self._hearing = Hearing(self._consumer, settings, topics[0])
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=group)
         self._metadata: Any = None
         self._assigned_anew: set[SourceKey] = set()
@@ -61,6 +63,7 @@ class Member:
         """Waits a moment for a first record, then takes what else is there; waiting for more would only delay it.
 
         Raises:
+            Deaf: there may never be any: another must join in its place.
             BrokerUnavailable: waiting may help.
             ConfigurationError: the broker refuses.
         """
@@ -106,7 +109,9 @@ class Member:
             first = self._consumer.poll(POLL_S)
             self._metadata = self._consumer.consumer_group_metadata()
             if first is None:
+                self._hearing.quiet()
                 return []
+            self._hearing.heard()
             self._assigned_anew.clear()
             rest = self._consumer.consume(most - 1, 0) if most > 1 else []
         except KafkaException as error:

@@ -58,7 +58,9 @@ BATCH_RECORDS = Histogram(
 LAG = Gauge("penchant_lag_records", "Records of the log that have not been taken from Kafka", ["lane", "topic"])
 INBOX_RECORDS = Gauge("penchant_inbox_records", "Records taken from Kafka that wait to be handled", ["lane", "topic"])
 INBOX_BYTES = Gauge("penchant_inbox_bytes", "Bytes of their values", ["lane", "topic"])
-REFRESH_SECONDS = Histogram("penchant_publication_seconds", "Time to rank, publish and commit", ["lane"])
+REFRESH_SECONDS = Histogram(
+    "penchant_publication_seconds", "Time to rank, wait for the one before, publish and commit", ["lane"]
+)
 LIKES = Counter(
     "penchant_likes_total", "Likes of items new to their users, of users who had been given a list", ["after"]
 )

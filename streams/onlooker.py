@@ -6,6 +6,7 @@ nobody. With a group it shares the topic with the group's other members and goes
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -15,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 
 from penchant.settings import Settings
 from penchant.streams.connection import broker_error, common_options
+from penchant.streams.hearing import Deaf, Hearing
 from penchant.streams.records import Record, record_of
 from penchant.streams.topics import Topic
 
@@ -52,6 +54,7 @@ class TopicReader:
         self.group = group
         self.from_beginning = from_beginning
         self.last = last
+        self.settings = settings
         self.options: dict[str, Any] = {
             **common_options(settings),
             "group.id": settings.prefixed(group or "onlooker"),
@@ -65,6 +68,7 @@ class TopicReader:
         }
         self.unread: set[int] = set()
         self.ends: dict[int, int] = {}
+        self.starts: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         """Connects. Without a group, records published from here on are seen.
@@ -73,22 +77,17 @@ class TopicReader:
             BrokerUnavailable: the broker does not answer.
             ConfigurationError: the broker refuses, or the topic does not exist.
         """
-        try:
-            self.consumer = Consumer(self.options, logger=log)
-        except KafkaException as error:
-            raise broker_error(error) from error
+        self.open()
         try:
             partitions = self.partitions()
-            if self.group:
-                self.consumer.subscribe([self.name])
-            else:
+            if not self.group:
                 self.unread = set(partitions)
                 self.ends = {partition: self.end(partition) for partition in partitions}
-                starts = {
+                self.starts = {
                     partition: OFFSET_BEGINNING if self.from_beginning else max(0, end - self.last)
                     for partition, end in self.ends.items()
                 }
-                self.consumer.assign([TopicPartition(self.name, *start) for start in starts.items()])
+            self.begin()
         except KafkaException as error:
             self.consumer.close()
             raise broker_error(error) from error
@@ -100,13 +99,43 @@ class TopicReader:
         """Leaves the group, committing what was marked as done."""
         self.consumer.close()
 
+    def open(self) -> None:
+        """Makes the client."""
+        try:
+            self.consumer = Consumer(self.options, logger=log)
+        except KafkaException as error:
+            raise broker_error(error) from error
+        self.hearing = Hearing(self.consumer, self.settings, self.name)
+
+    def begin(self) -> None:
+        """Has the client read, from where each partition starts or as its group knows."""
+        if self.group:
+            self.consumer.subscribe([self.name])
+        else:
+            self.consumer.assign([TopicPartition(self.name, *start) for start in self.starts.items()])
+
+    def go_on(self) -> None:
+        """Goes on where this client has come to, with another: this one does not hear the broker any more.
+
+        It is closed in a thread that nobody waits for: to commit its last marks it asks a broker that it does not hear.
+        """
+        try:
+            for part in self.consumer.position(self.consumer.assignment()):
+                if part.offset >= 0:
+                    self.starts[part.partition] = part.offset
+            threading.Thread(target=self.consumer.close, name="deaf-reader", daemon=True).start()
+            self.open()
+            self.begin()
+        except KafkaException as error:
+            raise broker_error(error) from error
+
     @property
     def caught_up(self) -> bool:
         """Whether every partition has been read to its end at least once (without a group)."""
         return not self.unread
 
     def read(self, timeout_s: float) -> list[Record]:
-        """The next records: up to some hundreds, none after `timeout_s`.
+        """The next records: up to some hundreds, none after `timeout_s`; some 15 s later where the broker is silent.
 
         Raises:
             BrokerUnavailable, ConfigurationError: as the broker says.
@@ -116,8 +145,16 @@ class TopicReader:
             # `consume` would wait out its time for a full batch: a first record waits for no second one.
             first = self.consumer.poll(timeout_s)
             messages = [] if first is None else [first, *self.consumer.consume(BATCH - 1, 0)]
+            if first is not None:
+                self.hearing.heard()
+            else:
+                self.hearing.quiet()
         except KafkaException as error:
             raise broker_error(error) from error
+        except Deaf as error:
+            log.warning("%s: %s; another takes over", self.name, error)
+            self.go_on()
+            return []
         for message in messages:
             problem = message.error()
             if problem is None:

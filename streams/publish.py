@@ -22,6 +22,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
 from penchant.errors import Unavailable
 from penchant.settings import Settings
@@ -30,10 +31,10 @@ from penchant.streams.connection import (
     BrokerUnavailable,
     Fenced,
     broker_error,
-    open_admin,
     open_producer,
     open_transactional_producer,
 )
+from penchant.streams.hearing import Asking
 from penchant.streams.member import Member, Offsets, topic_partitions
 from penchant.streams.records import Output
 
@@ -114,7 +115,7 @@ class TransactionalPublisher:
     def __init__(self, settings: Settings, lane: str) -> None:
         self._settings = settings
         self._lane = lane
-        self._admin = open_admin(settings)
+        self._broker = Asking(settings)
         self._producer: Producer | None = None
         self._step = 0  # the one waited for; a thread that hung in one before may do nothing more
 
@@ -244,13 +245,17 @@ class TransactionalPublisher:
         if self._producer is None:
             self._initialise(step)
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*source) for source in offsets])
-        try:
-            found = self._admin.list_consumer_group_offsets([asked], require_stable=True, request_timeout=TIMEOUT_S)
-            known = found[group].result().topic_partitions
-        except KafkaException as error:
-            raise as_unavailable(error) from error
-        # Where others have gone further they have published as well.
-        return all(part.offset >= offsets[part.topic, part.partition] for part in known)
+
+        def stands(admin: AdminClient) -> bool:
+            try:
+                found = admin.list_consumer_group_offsets([asked], require_stable=True, request_timeout=TIMEOUT_S)
+                known = found[group].result().topic_partitions
+            except KafkaException as error:
+                raise as_unavailable(error) from error
+            # Where others have gone further they have published as well.
+            return all(part.offset >= offsets[part.topic, part.partition] for part in known)
+
+        return self._broker.ask(stands)
 
     def _recover(self, producer: Producer, error: KafkaException) -> None:
         """Aborts, or gives the producer up where it cannot go on."""

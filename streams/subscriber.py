@@ -81,6 +81,7 @@ class Lists:
         """The next list among the records at hand."""
         if self.current is not None and self.group:
             self.reader.done(self.current)
+            self.current = None  # marked once: a mark may not meet a read under way
         while self.records:
             self.current = self.records.popleft()
             if (found := self.parse(self.current)) is not None:

@@ -49,9 +49,10 @@ from penchant.streams import affinity, content, interest, learner
 from penchant.streams.anyone import Anyone
 from penchant.streams.app import StreamApp
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
-from penchant.streams.connection import manages_transactions, open_admin, partition_of
+from penchant.streams.connection import manages_transactions, partition_of
 from penchant.streams.entities import EntityKeeper
 from penchant.streams.events import ANYONE, ItemReady
+from penchant.streams.hearing import Asking
 from penchant.streams.http import HttpPort, build_api
 from penchant.streams.interpret import Reader
 from penchant.streams.knowledge import KnowledgeKeeper
@@ -489,10 +490,10 @@ async def await_topics(settings: Settings) -> None:
         ConfigurationError: some are missing.
     """
     names = [spec.name for spec in topic_specs(settings)]
-    admin = open_admin(settings)
+    broker = Asking(settings)
 
     async def describe() -> set[str]:
-        return set(await asyncio.to_thread(describe_topics, admin, names))
+        return set(await asyncio.to_thread(broker.ask, lambda admin: describe_topics(admin, names)))
 
     missing = sorted(set(names) - await retried(describe))
     if missing:

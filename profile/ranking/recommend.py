@@ -36,7 +36,7 @@ __all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
 FUSED = "content"  # the one part of a score by fused content
 TURN_S = 0.01  # of making lists, before others have their turn
-REST = 3  # times as long, where those have more to do than can wait: of what is short, lists get a quarter
+REST = 5  # times as long, where those have more to do than can wait: of what is short, lists get a sixth
 ARMS = 20_000  # items of which is remembered what came of listing them
 
 Floats = NDArray[np.float64]
@@ -124,7 +124,7 @@ class Ranker:
         relevance_share: lambda of maximal marginal relevance.
         reasons: past events named per item.
         exploration: share of a list's places that go to new items, to try them.
-        exact_items: of a catalogue that is searched in memory, at most, while `shelf` runs.
+        exact_items: of a catalogue that is searched in memory, at most, while `shelf` runs; None: as its store is.
         fusion: makes the mode that content alone ranks by, under a calibration; None: all features do.
         clock: seconds, by which it is remembered what trends and what is new.
 
@@ -150,7 +150,7 @@ class Ranker:
         relevance_share: float,
         reasons: int,
         exploration: float = 0.0,
-        exact_items: int = 0,
+        exact_items: int | None = 0,
         fusion: Callable[[Calibration], Mode] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -209,6 +209,7 @@ class Ranker:
     async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Ranked]:
         """A list for each profile, best first, as of a moment each, epoch milliseconds."""
         mode, calibration, weights = self.mode, self._calibration, self._weights
+        until = time.monotonic() + TURN_S
         gathered = await self._gathered(profiles, now_ms)
         if mode is None:
             compared = self._compared.of(calibration, gathered.content.vectors)
@@ -217,12 +218,13 @@ class Ranker:
         else:
             score = partial(self._by_content, gathered, mode)
         lists = []
-        until = time.monotonic() + TURN_S
         for user, (profile, moment) in enumerate(zip(profiles, now_ms, strict=True)):
             if time.monotonic() > until:  # others work in this loop, and all this may have been in memory
                 await asyncio.sleep(REST * TURN_S if self.busy() else 0)
                 until = time.monotonic() + TURN_S
             lists.append(self._list(score(user), f"{moment} {profile.user}"))
+        if self.busy():  # the next ones may follow at once
+            await asyncio.sleep(REST * TURN_S)
         return lists
 
     async def _gathered(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> Gathered:

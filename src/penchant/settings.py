@@ -167,10 +167,11 @@ class RecommendSettings(Section):
         le=1_000,
         description="items that a list is chosen from: so many near ones, following, trending and new ones",
     )
-    exact_items: int = Field(
-        default=50_000,
+    exact_items: int | None = Field(
+        default=None,
         ge=0,
-        description="listed items up to which a worker holds all in memory to search them; beyond, the store searches",
+        description="listed items up to which a worker holds all in memory to search them (2 kB each with text alone);"
+        " beyond, the store searches. Unless said: 500,000 of an embedded store, 50,000 of a server",
     )
     interval_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0, description="at most one list per user in this time"

@@ -4,8 +4,8 @@ On the embedded store, with no broker; a store of each size is filled once, and 
 own. All serve the same users, who have sets of signals as Zipf's law makes them, and whose likes are in the rows. The
 ranker makes whole lists, 256 at a time (candidates of four sources, features, diversity, reasons); the others find the
 ten items nearest to each user alone: penchant without those that the user has met, and the store asked one by one, or
-in one request, for any. A catalogue larger than what `recommend.exact_items` admits is measured as it is by default,
-where the store searches for the ranker as well, and in memory, with that setting raised.
+in one request, for any. The largest catalogue is measured once more as if it were beyond `recommend.exact_items`, where
+the store searches for the ranker as well.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ Answers = Sequence[Sequence[object]]
 Contestant = Callable[[int], Awaitable[Answers]]
 
 
-async def rates(settings: Settings, *, items: int, users: int, seconds: float, exact_items: int) -> dict[str, Any]:
+async def rates(settings: Settings, *, items: int, users: int, seconds: float, in_memory: bool) -> dict[str, Any]:
     """Users served a second, round by round, on a store that holds so many items.
 
     Args:
@@ -52,16 +52,15 @@ async def rates(settings: Settings, *, items: int, users: int, seconds: float, e
         items: in it.
         users: served at a time.
         seconds: about how long each contestant has in all.
-        exact_items: up to which memory holds the catalogue.
+        in_memory: whether the catalogue is, as it is by default.
     """
     tune_process()  # as a worker does
-    holding = settings.recommend.model_copy(update={"exact_items": exact_items})
+    holding = settings.recommend.model_copy(update={} if in_memory else {"exact_items": 0})
     parts = build_parts(settings.model_copy(update={"recommend": holding}))
     await parts.open()
     shelf = parts.ranker.shelf
     before, began = memory_mib("RssAnon"), time.monotonic()
     shelving = asyncio.create_task(shelf.run())
-    in_memory = items <= exact_items
     try:
         async with asyncio.timeout(STOCKING_S):
             while in_memory and not shelf.stocked:  # noqa: ASYNC110  nobody tells
@@ -93,7 +92,7 @@ async def rates(settings: Settings, *, items: int, users: int, seconds: float, e
                     raise RuntimeError(f"{name}: {answered} items for {counts[name]} users; to find nothing is quick")
                 found[name].append(counts[name] / took)
         if shelf.stocked != in_memory:
-            raise RuntimeError(f"{items} items, memory for {exact_items}: not searched where they should have been")
+            raise RuntimeError(f"{items} items: not searched where they should have been")
         return {"rates": found, "stocked_s": stocked_s, "mib": mib} if in_memory else {"rates": found}
     finally:
         shelving.cancel()
@@ -169,15 +168,11 @@ def measure(rig: Rig) -> Part:
             started = time.monotonic()
             filled(rig, stage, items)
             rig.say(f"stored {items:,} items in {time.monotonic() - started:.0f} s")
-            by_default = stage.settings.recommend.exact_items
-            for exact_items in sorted({by_default, max(by_default, items)}):
-                in_memory = items <= exact_items
-                told = {"items": items, "users": sizes.ranked, "seconds": sizes.catalogue_s, "exact_items": exact_items}
+            for in_memory in (False, True) if items == max(sizes.catalogues) else (True,):
+                told = {"items": items, "users": sizes.ranked, "seconds": sizes.catalogue_s, "in_memory": in_memory}
                 found = run_child("catalogues", stage.settings, told, rig.folder / "catalogues.log")
                 middle = {name: median(some) or 0.0 for name, some in found["rates"].items()}
-                kind = "in memory" if in_memory else "in the store"
-                if exact_items > by_default:
-                    kind = f"{kind}, exact_items raised"
+                kind = "in memory" if in_memory else "in the store, beyond exact_items"
                 rows.append(row(f"{items:,} items, {kind}", found))
                 for name, rate in middle.items():
                     if in_memory or name == RANKER:

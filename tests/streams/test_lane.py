@@ -43,6 +43,7 @@ class Scribe:
         self.outputs = settings.prefixed(Topic.DEAD_LETTERS)
         self.lists = settings.prefixed(Topic.RECOMMENDATIONS)
         self.handled = []
+        self.listed = []
         self.failures = Counter()
         self.releases = 0
 
@@ -68,6 +69,7 @@ class Scribe:
     async def refresh(self, due):
         """A list is the offsets that it took into account."""
         self.fail("refresh")
+        self.listed += [one.user for one in due]
         return [
             Output(
                 topic=self.lists,
@@ -243,6 +245,11 @@ async def outputs(settings):
     return Counter(record.value.decode() for record in await visible(settings, Topic.DEAD_LETTERS))
 
 
+async def lists(settings):
+    """Whose lists are visible."""
+    return [record.key.decode() for record in await visible(settings, Topic.RECOMMENDATIONS)]
+
+
 def expected(*counts):
     """One output a record: so many of each topic."""
     return {f"{topic}-{number}": 1 for topic, count in zip(TOPICS, counts, strict=True) for number in range(count)}
@@ -339,6 +346,34 @@ async def test_who_is_behind_handles_more_at_once_within_bounds(quick, lane_of):
     assert max(waiting) <= 50  # one more take, for what is in hand cannot be given back
     assert in_order(running.scribe.handled)
     assert await outputs(quick) == expected(600, 0)
+
+
+@pytest.mark.parametrize("stands", [True, False])
+async def test_lists_are_made_while_the_publication_before_is_on_its_way(quick, lane_of, stands):
+    """Where that fails, they are made again: nothing is committed on top of what is not."""
+    running = lane_of(quick)
+    asked, go_on = threading.Event(), threading.Event()
+    answers = iter([stands])
+
+    def ask(current):
+        asked.set()
+        assert go_on.wait(WAIT_S)
+        return next(answers, True) and current()
+
+    running.publisher.ask = ask
+    await send(quick, Topic.CLICKS, [0])
+    running.start()
+    await until(asked.is_set, running=[running])
+    await send(quick, Topic.CLICKS, [1, 2])
+    await until(lambda: {"user-1", "user-2"} <= set(running.scribe.listed), running=[running])
+    assert running.lane._ledger.backlog == 3
+    go_on.set()
+    await until(lambda: running.lane._ledger.backlog == 0, running=[running])
+    await running.stop()
+    assert running.scribe.listed.count("user-0") == (1 if stands else 2)
+    assert await outputs(quick) == {f"clicks-{number}": 1 for number in range(3)}
+    await assert_lists_are_in_order(quick)
+    assert sorted(await lists(quick)) == ["user-0", "user-1", "user-2"]
 
 
 async def test_what_is_unavailable_is_tried_again(quick, lane_of):
