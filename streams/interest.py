@@ -25,7 +25,7 @@ from functools import partial
 from penchant.profile.affinity import Liking, Positive, is_positive, weighted
 from penchant.profile.cache import ItemVectors
 from penchant.profile.profiles import Profile
-from penchant.profile.ranking.recommend import RankedItem, Ranker
+from penchant.profile.ranking.recommend import TURN_S, RankedItem, Ranker
 from penchant.profile.signals import Signal
 from penchant.profile.told import telling_of
 from penchant.profile.updater import ProfileUpdater
@@ -48,6 +48,7 @@ LANE = "interest"
 GROUP = "penchant-interest"
 HEADERS = {CONTENT_TYPE: MSGPACK}
 BREATH = 512  # records after which others get a turn: some milliseconds
+REST_S = 5 * TURN_S  # behind each turn of lists where events wait: of what is short, lists get a sixth
 TOPICS = (Topic.CLICKS, Topic.POSTS, Topic.MEDIA_UPLOADS, Topic.ITEM_READY)
 
 
@@ -60,6 +61,9 @@ class InterestHandler:
         updater: writes profiles.
         vectors: of items; told of items that have changed.
         ranker: makes lists.
+
+    Attributes:
+        behind: whether more events wait than can be handled at once; to be set.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class InterestHandler:
         self._updater = updater
         self._vectors = vectors
         self._ranker = ranker
+        self.behind: Callable[[], bool] = lambda: False
         self._quality = Quality(settings.profile.cached_profiles)
         # One batch at a time, whatever its topic: one write in flight per user, and the order argued for above.
         self._one_at_a_time = asyncio.Lock()
@@ -135,12 +140,14 @@ class InterestHandler:
         touches = {one.user: one.touch for one in due}
         known = list(profiles.values())
         # As of the record, not of the wall clock: the same log gives the same lists.
-        lists = await self._ranker.rank(known, [touches[profile.user].recorded for profile in known])
+        moments = [touches[profile.user].recorded for profile in known]
+        lists = await self._ranker.rank(known, moments, rest_s=self._rest_s)
         ranked_at = now_ms()
         for profile, ranked in zip(known, lists, strict=True):
             offered = ranked.offered if self._learn else None
             listed = self._quality.give(profile, [item.item_id for item in ranked.items], offered)
             self._ranker.arms.listed(listed)
+        await asyncio.sleep(self._rest_s())  # the next ones may follow at once
         return [
             Output(
                 topic=self._recommendations,
@@ -157,6 +164,10 @@ class InterestHandler:
             self._updater.forget_all()
             self._ranker.forget_all()
             self._quality.forget_all()
+
+    def _rest_s(self) -> float:
+        """For how long lists wait for events, seconds."""
+        return REST_S if self.behind() else 0
 
     def _transition(self, liking: Liking) -> Output:
         """A transition as it is published."""

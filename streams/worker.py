@@ -1,48 +1,21 @@
-"""A worker: builds the parts that the settings ask for, runs them, and stops them in order."""
+"""A worker: its lanes and what goes on beside them, run upon the parts and stopped in order."""
 
 import asyncio
 import contextlib
-import gc
-import logging
-import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from msgspec import Struct
-from threadpoolctl import threadpool_limits
 
-from penchant.deep.mode import DeepMode, deep_mode
+from penchant.deep.mode import DeepMode
 from penchant.encoders.embedder import Embedder
-from penchant.encoders.embedder import space as encoder_space
 from penchant.encoders.media import MediaReader
 from penchant.errors import ConfigurationError, Unavailable
-from penchant.profile.cache import ItemVectors
-from penchant.profile.fusion import Space, space_of
-from penchant.profile.graph import Graph
-from penchant.profile.identity import Identity
-from penchant.profile.interest import Horizons
-from penchant.profile.items import Items
-from penchant.profile.places import Entities, Places
+from penchant.parts import Parts, build_parts
 from penchant.profile.positions import Positions
-from penchant.profile.profiles import Profiles
-from penchant.profile.ranking.calibrations import Calibrations, Recalibration
-from penchant.profile.ranking.features import BEHAVIOUR, content_names
-from penchant.profile.ranking.fused import FORMULAS, Mode, mode_of
-from penchant.profile.ranking.priors import pinned_weights, prior_weights
-from penchant.profile.ranking.recommend import Ranker
-from penchant.profile.ranking.whitening import Calibration
-from penchant.profile.remade import HalfMade, Remade
-from penchant.profile.rows import Rows
-from penchant.profile.state import Limits
-from penchant.profile.store.base import Store
-from penchant.profile.store.open import open_store
+from penchant.profile.ranking.calibrations import Recalibration
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings
 from penchant.streams import affinity, content, interest, learner
@@ -63,7 +36,7 @@ from penchant.streams.sweep import Sweeper, arrivals
 from penchant.streams.topics import Topic, describe_topics, topic_specs
 from penchant.streams.weights import Standing, follow
 
-__all__ = ["LANES", "Parts", "build_parts", "run_worker", "serve", "tune_process"]
+__all__ = ["LANES", "serve"]
 
 log = structlog.get_logger()
 
@@ -71,256 +44,8 @@ LANES = (content.LANE, interest.LANE, affinity.LANE, learner.LANE)
 COURIER_TIMEOUT_MS = 30_000
 RETRY_S = 1.0
 TOGETHER = 32  # takes' worth of records that the interest lane handles at once at most where it is behind
-LEFT_TASKS_S = 2.0
-SWITCH_S = 0.001  # until a thread that waits for the interpreter gets it
-# Of objects made, before the collector looks for cycles among them; and of such looks, before it looks at older ones.
-COLLECT_AT = (50_000, 20, 50)
-FORCE_AFTER_S = 10.0  # behind the deadline for what is in hand: for closing the store, and models that still load
 
 T = TypeVar("T")
-
-
-class Parts(Struct, frozen=True, kw_only=True):
-    """The parts of a worker that know nothing of Kafka."""
-
-    store: Store
-    space: Space
-    identity: Identity
-    limits: Limits
-    horizons: Horizons
-    items: Items
-    profiles: Profiles
-    rows: Rows
-    graph: Graph
-    entities: Entities
-    places: Places
-    vectors: ItemVectors
-    ranker: Ranker
-    calibrations: Calibrations
-    remade: Remade
-
-    async def open(self, *, create: bool = True, half_made: bool = False) -> None:
-        """Opens the store with the collections that the parts need; one that cannot be used is closed again.
-
-        Args:
-            create: false: all of them must be there.
-            half_made: also a store that is still being made from another one.
-
-        Raises:
-            HalfMade: it is.
-            NoCollection: a collection is missing and is not to be created.
-        """
-        parts = (self.items, self.profiles, self.rows, self.graph, self.entities, self.calibrations)
-        await self.store.open([part.layout for part in parts], create=create)
-        if not half_made:
-            try:
-                await self.remade.check()
-            except HalfMade:
-                await self.store.close()
-                raise
-
-
-def build_parts(
-    settings: Settings, space: Space | None = None, *, clock: Callable[[], float] = time.monotonic
-) -> Parts:
-    """The parts that the settings ask for, not yet opened.
-
-    Args:
-        settings: of this process.
-        space: of content; None: that of the encoders and of the graph.
-        clock: seconds, by which the ranker remembers what trends.
-
-    Raises:
-        ConfigurationError: a weight is pinned of a feature that there is not.
-    """
-    store = open_store(settings)
-    space = space or worker_space(settings)
-    identity = Identity(settings.id_key.get_secret_value())
-    profile = settings.profile
-    limits = Limits(strong=profile.strong_limit, weak=profile.weak_limit, seen_bits=profile.seen_bits)
-    horizons = Horizons(
-        short_ms=profile.short_half_life_ms,
-        long_ms=profile.long_half_life_ms,
-        short_share_at=profile.short_share_at,
-    )
-    items = Items(store, settings.encoded("items"), space)
-    vectors = ItemVectors(items, capacity=profile.cached_items, ttl_s=profile.item_cache_s)
-    graph = Graph(store, settings.prefixed("triples"))
-    entities = Entities(store, settings.prefixed("entities"))
-    rows = Rows(store, settings.prefixed("affinity"))
-    calibrations = Calibrations(store, settings.encoded("calibration"), items)
-    features = (*content_names(part.name for part in space.slices), *BEHAVIOUR)
-    ranker = Ranker(
-        items,
-        rows,
-        vectors,
-        identity,
-        horizons=horizons,
-        weights=pinned_weights(prior_weights(features), settings.recommend.weights, settings.recommend.returning),
-        calibration=Calibration(),
-        count=settings.recommend.count,
-        candidates=settings.recommend.candidates,
-        relevance_share=settings.recommend.relevance,
-        reasons=settings.recommend.reasons,
-        fusion=fusion_of(settings, space),
-        exploration=settings.recommend.exploration,
-        exact_items=settings.recommend.exact_items,
-        clock=clock,
-    )
-    return Parts(
-        store=store,
-        space=space,
-        identity=identity,
-        limits=limits,
-        horizons=horizons,
-        items=items,
-        profiles=Profiles(store, settings.encoded("profiles"), space, identity, limits),
-        rows=rows,
-        graph=graph,
-        entities=entities,
-        places=Places(items, entities, graph),
-        vectors=vectors,
-        ranker=ranker,
-        calibrations=calibrations,
-        remade=Remade(store, calibrations.layout),
-    )
-
-
-def worker_space(settings: Settings) -> Space:
-    """The space of the encoders and of the graph."""
-    encoders = encoder_space(settings.encoders)
-    return space_of(
-        encoders.dimensions,
-        encoders.fingerprints,
-        settings.fusion.shares | encoders.shares(settings.fusion.shares),
-        graph_dimension=settings.fusion.graph_dimension,
-    )
-
-
-def fusion_of(settings: Settings, space: Space) -> Callable[[Calibration], Mode] | None:
-    """What makes the mode that content alone ranks by; None: all features rank.
-
-    A model is loaded when it is first asked for, by what makes lists alone.
-
-    Raises:
-        ConfigurationError: weights of features are pinned, and none ranks.
-    """
-    fusion = settings.fusion
-    if fusion.mode == "learned":
-        return None
-    if settings.recommend.weights or settings.recommend.returning:
-        raise ConfigurationError(
-            f"recommend.weights and recommend.returning weigh features, and fusion.mode {fusion.mode} ranks by none",
-            hint="Remove them, or set fusion.mode to learned.",
-        )
-    if fusion.mode == "deep":
-        loaded = cache(partial(deep_mode, fusion.deep_model, space))
-        return lambda _: loaded()
-    shares = {part.name: part.share for part in space.slices}
-    foreign = shares.keys() - fusion.shares.keys()
-    if foreign and fusion.mode in FORMULAS:
-        raise ConfigurationError(
-            f"fusion.mode {fusion.mode} is a formula of {', '.join(fusion.shares)}; encoders fill {', '.join(foreign)}",
-            hint="Choose weighted, average, concat, attention or learned, or encoders that share no slice.",
-        )
-    return lambda calibration: mode_of(fusion.mode, calibration, shares)
-
-
-def run_worker(settings: Settings, lanes: Sequence[str] = LANES) -> None:
-    """Runs a worker until SIGINT or SIGTERM.
-
-    Args:
-        settings: of this process.
-        lanes: which of `LANES` it runs.
-
-    Raises:
-        PenchantError: something that waiting does not heal.
-    """
-    tune_process()
-    with contextlib.closing(asyncio.new_event_loop()) as loop:
-        try:
-            loop.run_until_complete(serve_until_signalled(settings, lanes))
-        finally:
-            loop.run_until_complete(ended())
-
-
-def tune_process() -> None:
-    """Sets what holds for all of the process: how numpy, the collector of cycles and threads use the machine.
-
-    Products here are small and come by the thousand: a second thread would spin between them and take a core from
-    those who work. (What encodes has threads of its own.) And profiles by the thousand are no garbage: to look through
-    all of them again and again took a fifth of the time. A click crosses from thread to thread half a dozen times, and
-    each waits for the interpreter as long as another is busy: for less than the usual 5 ms, it is a third sooner there.
-    """
-    threadpool_limits(1, user_api="blas")
-    sys.setswitchinterval(SWITCH_S)
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AT)
-
-
-async def ended() -> None:
-    """Cancels the tasks that others have left, and does not wait for those that take no notice, as Faust's may."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    if left:
-        await asyncio.wait(left, timeout=LEFT_TASKS_S)
-
-
-async def serve_until_signalled(settings: Settings, lanes: Sequence[str]) -> None:
-    """Serves until a signal asks to stop, which it may do before broker and store have answered."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    started = asyncio.Event()
-    serving = asyncio.create_task(serve_until(stop, settings, lanes, started))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if stopping.done() and not started.is_set():
-        serving.cancel()
-    stopping.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
-
-
-async def serve_until(stop: asyncio.Event, settings: Settings, lanes: Sequence[str], started: asyncio.Event) -> None:
-    """Serves until `stop` or a failure; says when it has started."""
-    with contextlib.ExitStack() as at_last:
-        async with serve(settings, lanes) as failed:
-            started.set()
-            stopping = asyncio.create_task(stop.wait())
-            failing = asyncio.ensure_future(failed())
-            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
-            log.info("stopping", lanes=list(lanes))
-            for others in ("asyncio", "mode", "faust", "aiokafka"):  # which complain of being stopped while they start
-                logging.getLogger(others).setLevel(logging.CRITICAL + 1)
-            error = failing.exception() if failing.done() else None
-            if error is not None:
-                log.error("cannot go on", error=str(error))
-            status = 0 if error is None else getattr(error, "exit_code", 1)
-            at_last.enter_context(ending_at_last(settings.worker.stop_timeout_s + FORCE_AFTER_S, status=status))
-            stopping.cancel()
-            if failing.done():
-                failing.result()
-            failing.cancel()
-
-
-@contextlib.contextmanager
-def ending_at_last(after_s: float, *, status: int) -> Iterator[None]:
-    """Ends the process if the block takes too long, whatever hangs: a crash does no harm, and a stop has a deadline."""
-
-    def end() -> None:
-        log.warning("some part did not end in time: the process ends without it")
-        os._exit(status)
-
-    timer = threading.Timer(after_s, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -409,7 +134,7 @@ def build_interest_lane(settings: Settings, parts: Parts, app: StreamApp, reader
     )
     handler = interest.InterestHandler(settings, reader, updater, parts.vectors, parts.ranker)
     lane = build_lane(settings, parts, app, handler, interest.LANE)
-    parts.ranker.busy = lane.behind
+    handler.behind = lane.behind
     return lane
 
 

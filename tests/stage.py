@@ -36,6 +36,7 @@ from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
 from penchant.broker import LocalBroker
+from penchant.parts import Parts, build_parts
 from penchant.profile.affinity import Row
 from penchant.profile.items import Item
 from penchant.profile.profiles import Profile
@@ -47,7 +48,7 @@ from penchant.streams.events import ANYONE, Recommendations
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic, create_topics, topic_specs
-from penchant.streams.worker import LANES, Parts, build_parts
+from penchant.streams.worker import LANES
 
 START_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 480.0

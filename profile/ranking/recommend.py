@@ -32,11 +32,10 @@ from penchant.profile.rows import Rows
 from penchant.profile.shelf import Shelf
 from penchant.profile.signals import Signal
 
-__all__ = ["Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
+__all__ = ["TURN_S", "Offered", "Ranked", "RankedItem", "Ranker", "Reason"]
 
 FUSED = "content"  # the one part of a score by fused content
 TURN_S = 0.01  # of making lists, before others have their turn
-REST = 5  # times as long, where those have more to do than can wait: of what is short, lists get a sixth
 ARMS = 20_000  # items of which is remembered what came of listing them
 
 Floats = NDArray[np.float64]
@@ -132,7 +131,6 @@ class Ranker:
         features: their names.
         arms: what came of listing items; to be told.
         shelf: the catalogue; searched in memory while it runs.
-        busy: whether others have more to do than can wait for lists; to be set.
     """
 
     def __init__(
@@ -167,7 +165,6 @@ class Ranker:
         self.arms = Arms(ARMS)
         self._trials = trials_of(count, exploration)
         self.shelf = Shelf(items, most=exact_items)
-        self.busy: Callable[[], bool] = lambda: False
         self._finder = Finder(
             items,
             rows,
@@ -206,8 +203,16 @@ class Ranker:
         """Ranks by other weights from now on."""
         self._weights = weights.among(self.features)
 
-    async def rank(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> list[Ranked]:
-        """A list for each profile, best first, as of a moment each, epoch milliseconds."""
+    async def rank(
+        self, profiles: Sequence[Profile], now_ms: Sequence[int], *, rest_s: Callable[[], float] = lambda: 0
+    ) -> list[Ranked]:
+        """A list for each profile, best first.
+
+        Args:
+            profiles: of users.
+            now_ms: as of which moment each, epoch milliseconds.
+            rest_s: for how long others have their turn behind each `TURN_S`, seconds.
+        """
         mode, calibration, weights = self.mode, self._calibration, self._weights
         until = time.monotonic() + TURN_S
         gathered = await self._gathered(profiles, now_ms)
@@ -220,11 +225,9 @@ class Ranker:
         lists = []
         for user, (profile, moment) in enumerate(zip(profiles, now_ms, strict=True)):
             if time.monotonic() > until:  # others work in this loop, and all this may have been in memory
-                await asyncio.sleep(REST * TURN_S if self.busy() else 0)
+                await asyncio.sleep(rest_s())
                 until = time.monotonic() + TURN_S
             lists.append(self._list(score(user), f"{moment} {profile.user}"))
-        if self.busy():  # the next ones may follow at once
-            await asyncio.sleep(REST * TURN_S)
         return lists
 
     async def _gathered(self, profiles: Sequence[Profile], now_ms: Sequence[int]) -> Gathered:

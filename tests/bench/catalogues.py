@@ -14,12 +14,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from penchant.parts import Parts, build_parts
 from penchant.profile.affinity import Transition, positives, predecessors
 from penchant.profile.profiles import Profile
 from penchant.profile.shelf import Wanted
 from penchant.profile.store.base import SearchFilter
 from penchant.settings import Settings, load_settings
-from penchant.streams.worker import Parts, build_parts, tune_process
+from penchant.streams.process import tune_process
 from tests.bench.filling import signals_of, updater_of
 from tests.bench.result import Cell, Curve, Part, Table, median
 from tests.bench.rig import Rig, answer, asked, memory_mib, run_child

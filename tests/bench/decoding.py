@@ -15,9 +15,9 @@ from penchant.streams.app import StreamApp
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch, Lane
 from penchant.streams.ledger import Due, Handled
+from penchant.streams.process import tune_process
 from penchant.streams.publish import open_publisher
 from penchant.streams.records import Output, Record
-from penchant.streams.worker import tune_process
 from tests.bench.rig import Backlog, Meter, answer, asked
 
 NAME = "decoding"

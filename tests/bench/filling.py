@@ -4,12 +4,12 @@ import asyncio
 
 from msgspec import structs
 
+from penchant.parts import Parts, build_parts
 from penchant.profile.profiles import Profile
 from penchant.profile.signals import Action, Signal
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings, load_settings
 from penchant.streams.interpret import action_weights
-from penchant.streams.worker import Parts, build_parts
 from tests.bench.rig import answer, asked
 from tests.bench.world import ACTIONS, Clicks, fill, item_id, made_clicks, user_id
 

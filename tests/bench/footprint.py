@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from penchant.parts import build_parts
 from penchant.profile.store.base import SearchFilter
 from penchant.settings import Settings, load_settings
-from penchant.streams.worker import build_parts
 from tests.bench.filling import signals_of, updater_of
 from tests.bench.result import Cell, Part, Table
 from tests.bench.rig import Rig, answer, asked, memory_mib, run_child

@@ -22,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penchant.parts import Parts, build_parts
 from penchant.profile.store.edge import EdgeStore
 from penchant.settings import Settings, load_settings
 from penchant.streams.affinity import AffinityHandler
@@ -32,7 +33,6 @@ from penchant.streams.lane import Batch
 from penchant.streams.ledger import Due, Handled
 from penchant.streams.records import Record
 from penchant.streams.topics import Topic
-from penchant.streams.worker import Parts, build_parts
 from tests.bench.filling import updater_of
 from tests.bench.report import as_markdown
 from tests.bench.result import Table, median

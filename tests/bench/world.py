@@ -11,13 +11,13 @@ from confluent_kafka import Producer
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from penchant.parts import Parts
 from penchant.profile.fusion import Space
 from penchant.profile.items import Item
 from penchant.settings import Settings
 from penchant.streams.codec import CONTENT_TYPE, MSGPACK, encode
 from penchant.streams.connection import producer_options
 from penchant.streams.events import Click, ClickAction
-from penchant.streams.worker import Parts
 
 __all__ = [
     "ACTIONS",

@@ -11,9 +11,9 @@ from penchant.cli import app
 from penchant.deep.kept import load
 from penchant.deep.mode import deep_mode
 from penchant.errors import ConfigurationError
+from penchant.parts import build_parts, worker_space
 from penchant.profile.ranking.whitening import Calibration
 from penchant.settings import load_settings
-from penchant.streams.worker import build_parts, worker_space
 
 FILMS = {
     number: f"{adjective} {kind} {number} (19{number + 50})"

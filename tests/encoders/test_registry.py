@@ -10,8 +10,8 @@ from penchant.encoders.options.joint import ClipOptions
 from penchant.encoders.options.text import TransformerTextOptions
 from penchant.encoders.registry import build, identity, slots
 from penchant.errors import ConfigurationError
+from penchant.parts import fusion_of, worker_space
 from penchant.settings import EncoderSettings, load_settings
-from penchant.streams.worker import fusion_of, worker_space
 
 FINGERPRINT = "0123456789abcdef"
 JOINED = {

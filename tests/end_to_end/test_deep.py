@@ -8,13 +8,13 @@ from typer.testing import CliRunner
 
 from penchant.cli import app
 from penchant.deep.mode import deep_mode
+from penchant.parts import worker_space
 from penchant.profile.ranking.fused import Liked
 from penchant.profile.ranking.whitening import Calibration
 from penchant.streams.codec import encode
 from penchant.streams.events import Click, Item
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic
-from penchant.streams.worker import worker_space
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 

@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from penchant.cli import app
+from penchant.parts import build_parts
 from penchant.profile.fusion import GRAPH
 from penchant.streams.codec import encode
 from penchant.streams.events import Click, Item, Triple
 from penchant.streams.knowledge import triple_key
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic
-from penchant.streams.worker import build_parts
 from tests.stage import Stage
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]

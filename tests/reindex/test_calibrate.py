@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from penchant.cli import app
 from penchant.errors import ConfigurationError
+from penchant.parts import build_parts
 from penchant.profile.ranking.calibrations import TooFewItems
 from penchant.profile.store.base import NoCollection
 from penchant.reindex import calibrate
@@ -17,7 +18,6 @@ from penchant.streams.codec import encode
 from penchant.streams.events import Item
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic
-from penchant.streams.worker import build_parts
 from tests.stage import environment
 
 SUBJECTS = ("trains", "tea", "volcanoes", "chess", "whales", "jazz", "bread")

@@ -15,6 +15,7 @@ from PIL import Image
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.media import MediaReader
 from penchant.errors import ConfigurationError
+from penchant.parts import build_parts
 from penchant.profile.affinity import Transition
 from penchant.profile.graph import Fact
 from penchant.profile.items import Item as StoredItem
@@ -35,7 +36,6 @@ from penchant.streams.events import Item, Media, MediaUpload, Post
 from penchant.streams.interpret import Reader
 from penchant.streams.lane import Batch
 from penchant.streams.records import Record
-from penchant.streams.worker import build_parts
 from tests.chaos.engine import Engine
 
 NOW = 1_750_000_000_000

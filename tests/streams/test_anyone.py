@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from penchant.parts import build_parts
 from penchant.profile.affinity import Transition
 from penchant.profile.items import Item
 from penchant.profile.store.base import StoreUnavailable
@@ -18,7 +19,6 @@ from penchant.streams.events import ANYONE, Click, ItemReady, MediaUpload, Post,
 from penchant.streams.events import Item as ItemEvent
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic
-from penchant.streams.worker import build_parts
 
 NOW = 1_750_000_000_000
 HOUR_MS = 3_600_000

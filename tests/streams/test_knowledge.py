@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from penchant.parts import build_parts
 from penchant.profile.graph import Fact, Graph
 from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
@@ -24,7 +25,7 @@ from penchant.streams.knowledge import KnowledgeKeeper, triple_key
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.records import Record
 from penchant.streams.topics import Topic
-from penchant.streams.worker import build_parts, serve
+from penchant.streams.worker import serve
 
 WAIT_S = 90.0
 

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaException
 
 from penchant.errors import ConfigurationError
+from penchant.parts import worker_space
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.priors import prior_weights
 from penchant.profile.ranking.weights import Learner
@@ -24,7 +25,6 @@ from penchant.streams.publish import Courier
 from penchant.streams.records import Output, Record
 from penchant.streams.topics import Topic, create_topics, describe_topics
 from penchant.streams.weights import last_learned, learned_of, told
-from penchant.streams.worker import worker_space
 from tests.stage import Stage
 
 FEATURES = (*content_names(["text", "image"]), *BEHAVIOUR)

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from penchant.errors import ConfigurationError
+from penchant.parts import build_parts
 from penchant.settings import FusionMode, load_settings
 from penchant.streams.codec import Unusable, encode
 from penchant.streams.connection import producer_options
@@ -18,7 +19,7 @@ from penchant.streams.dead_letters import DeadLetter
 from penchant.streams.events import Click
 from penchant.streams.onlooker import TopicReader
 from penchant.streams.topics import Topic
-from penchant.streams.worker import build_parts, serve
+from penchant.streams.worker import serve
 
 WAIT_S = 60.0
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from penchant.cli import app
 from penchant.errors import ConfigurationError, PenchantError
+from penchant.parts import build_parts
 from penchant.profile.affinity import Transition
 from penchant.profile.identity import Identity
 from penchant.profile.positions import Positions
@@ -30,7 +31,6 @@ from penchant.streams.events import Click, Item, Post
 from penchant.streams.interpret import Reader
 from penchant.streams.records import Output
 from penchant.streams.topics import Topic
-from penchant.streams.worker import build_parts
 from penchant.verify import Kind, take_snapshot, verify
 from penchant.verify.expected import is_weak
 from penchant.verify.held import facts_of

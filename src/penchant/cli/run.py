@@ -65,7 +65,7 @@ def worker(
     SIGTERM and Ctrl-C let it finish, publish and commit what it has in hand.
     Example: `penchant worker --lane interest`
     """
-    from penchant.streams.worker import run_worker  # noqa: PLC0415  loads the lanes, the store and the encoders
+    from penchant.streams.process import run_worker  # noqa: PLC0415  loads the lanes, the store and the encoders
 
     settings = settings_of(ctx)
     lanes = tuple(dict.fromkeys(lane or Lane))

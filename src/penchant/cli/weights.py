@@ -32,8 +32,8 @@ def show(ctx: typer.Context, *, as_json: Annotated[bool, Json] = False) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from penchant.parts import build_parts  # noqa: PLC0415  loads the store
     from penchant.streams.weights import Standing, last_learned  # noqa: PLC0415  loads Kafka's client
-    from penchant.streams.worker import build_parts  # noqa: PLC0415  loads the lanes
 
     settings = settings_of(ctx)
     standing = Standing(settings, build_parts(settings).ranker.features)

@@ -14,6 +14,7 @@ from penchant.encoders.registry import slot_of
 from penchant.errors import ConfigurationError
 from penchant.evaluation.features import text_vectors
 from penchant.evaluation.stream import Stream
+from penchant.parts import worker_space
 from penchant.profile.fusion import GRAPH
 from penchant.profile.items import Items
 from penchant.profile.places import Entities
@@ -21,7 +22,6 @@ from penchant.profile.ranking.calibrations import Calibrations
 from penchant.profile.ranking.whitening import Calibration, calibrate
 from penchant.profile.store.open import open_store
 from penchant.settings import Settings
-from penchant.streams.worker import worker_space
 from penchant.verify.held import at_rest, awaited
 
 __all__ = ["Catalogue", "by_store", "by_texts", "trained_on"]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from penchant.evaluation.protocol import Event
 from penchant.evaluation.stream import UNKNOWN_TIME, Stream
+from penchant.parts import build_parts
 from penchant.profile.affinity import Positive, Transition, is_positive
 from penchant.profile.fusion import GRAPH, Space, space_of
 from penchant.profile.items import Item
@@ -29,7 +30,6 @@ from penchant.profile.signals import Action, Signal
 from penchant.profile.told import telling_of
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import Settings, StoreSettings
-from penchant.streams.worker import build_parts
 
 __all__ = ["AS_ASKED", "AS_PUBLISHED", "Served"]
 

@@ -2,10 +2,10 @@
 
 import asyncio
 
+from penchant.parts import build_parts
 from penchant.profile.ranking.calibrations import Recalibration
 from penchant.settings import Settings
 from penchant.streams.http import CalibrationRequest
-from penchant.streams.worker import build_parts
 from penchant.verify.snapshot import STORE, asked, at_rest_or_asked
 
 __all__ = ["calibrate"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from uuid import UUID
 
+from penchant.parts import Parts
 from penchant.profile.identity import position_point
 from penchant.profile.positions import Position, Positions
 from penchant.reindex.sides import Sides
@@ -10,7 +11,6 @@ from penchant.settings import Settings
 from penchant.streams import affinity, content, interest
 from penchant.streams.records import SourceKey
 from penchant.streams.topics import Topic, topic_specs
-from penchant.streams.worker import Parts
 
 __all__ = ["Coverage", "Covered"]
 

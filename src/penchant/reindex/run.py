@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from penchant.encoders.embedder import Embedder
 from penchant.encoders.media import MediaReader
+from penchant.parts import Parts, build_parts
 from penchant.profile.cache import ItemVectors
 from penchant.profile.remade import State
 from penchant.profile.store.base import CollectionLayout, SearchFilter
@@ -17,7 +18,6 @@ from penchant.reindex.sides import InUse, Sides, sides_of
 from penchant.reindex.tally import Summary, Tally
 from penchant.settings import Settings
 from penchant.streams.making import ItemMaker
-from penchant.streams.worker import Parts, build_parts
 
 __all__ = ["Progress", "reindex"]
 

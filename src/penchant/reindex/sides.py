@@ -10,10 +10,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from penchant.errors import ConfigurationError
+from penchant.parts import Parts, build_parts
 from penchant.profile.identity import Identity
 from penchant.profile.store.base import CollectionLayout, LayoutMismatch
 from penchant.settings import Settings
-from penchant.streams.worker import Parts, build_parts
 from penchant.verify.snapshot import STORE, take_snapshot
 
 __all__ = ["InUse", "Sides", "sides_of"]

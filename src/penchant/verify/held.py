@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import SecretStr
 
 from penchant.errors import ConfigurationError
+from penchant.parts import Parts, build_parts
 from penchant.profile.cache import Bounded
 from penchant.profile.identity import OWN_PREFIX
 from penchant.profile.items import Item, Items
@@ -25,7 +26,6 @@ from penchant.profile.store.edge import copy_shards
 from penchant.settings import Settings
 from penchant.streams import interest
 from penchant.streams.records import SourceKey
-from penchant.streams.worker import Parts, build_parts
 from penchant.verify.choice import Choice, Named
 from penchant.verify.report import Fact
 from penchant.verify.snapshot import STORE, take_snapshot

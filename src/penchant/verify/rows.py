@@ -11,6 +11,7 @@ from sys import intern
 import numpy as np
 from msgspec import Struct, field
 
+from penchant.parts import build_parts
 from penchant.profile.affinity import (
     POPULARITY_HALF_LIVES_MS,
     ROW_HALF_LIFE_MS,
@@ -26,7 +27,6 @@ from penchant.streams.codec import Unusable, decode
 from penchant.streams.connection import partition_of
 from penchant.streams.interpret import check_key
 from penchant.streams.records import Record, SourceKey
-from penchant.streams.worker import build_parts
 from penchant.verify.held import awaited
 from penchant.verify.log import Extent
 from penchant.verify.report import RowReport, RowsReport
