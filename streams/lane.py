@@ -352,7 +352,7 @@ class Lane:
 
     # Assignment. librdkafka calls these in the consuming thread, inside `poll`; the loop is free meanwhile.
 
-    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def _on_assign(self, member: Member, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         starts = self._starts.find(consumer, partitions)
         if starts is None:
             return
@@ -363,11 +363,13 @@ class Lane:
             consumer.assign(assigned)
         if starts:
             log.info("assigned", lane=self.name, partitions=len(starts), starts=describe(starts))
-        self._call(self._assigned(starts))
+        self._call(self._assigned(member, starts))
 
-    async def _assigned(self, starts: Mapping[SourceKey, Start]) -> None:
+    async def _assigned(self, member: Member, starts: Mapping[SourceKey, Start]) -> None:
         # Once more: a batch in hand for the partitions that stayed may have brought users of these back into memory.
         await self._handler.release()
+        if member.left:
+            return
         self._held.begin({source: start.offset for source, start in starts.items()})
         for (topic, number), start in starts.items():
             if start.lost:
@@ -378,11 +380,15 @@ class Lane:
                 )  # fmt: skip
         self._joined.set()
 
-    def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def _on_revoke(self, member: Member, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         sources = {(partition.topic, partition.partition) for partition in partitions}
         # The client remembers a pause beyond the assignment: what comes back would be silent for good.
         consumer.resume([TopicPartition(*source) for source in sources & self._paused])
-        self._call(self._revoked(sources))
+        self._call(self._revoked_by(member, sources))
+
+    async def _revoked_by(self, member: Member, partitions: set[SourceKey]) -> None:
+        if not member.left:  # else another has joined in its place, and these are that one's
+            await self._revoked(partitions)
 
     async def _revoked(self, partitions: set[SourceKey]) -> None:
         """Drops the unconfirmed work of partitions that go.

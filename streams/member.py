@@ -23,7 +23,7 @@ POLL_S = 0.05
 TIMEOUT_S = 30.0
 
 Offsets = Mapping[SourceKey, int]
-Rebalanced = Callable[[Consumer, Sequence[TopicPartition]], None]
+Rebalanced = Callable[["Member", Consumer, Sequence[TopicPartition]], None]
 T = TypeVar("T")
 
 
@@ -34,8 +34,11 @@ class Member:
         settings: of this process.
         group: less the namespace.
         topics: to subscribe to.
-        on_assign: called in the polling thread with the client and the partitions that come; must assign them.
+        on_assign: called in the polling thread with this, the client and the partitions that come; must assign them.
         on_revoke: likewise with those that go.
+
+    Attributes:
+        left: whether it has left, or been given up while it was leaving: what it says after that is nobody's.
     """
 
     def __init__(
@@ -46,13 +49,17 @@ class Member:
         self._hearing = Hearing(self._consumer, settings, topics[0])
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=group)
         self._metadata: Any = None
+        self.left = False
         self._assigned_anew: set[SourceKey] = set()
 
         def assigned(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
             self._assigned_anew |= {(partition.topic, partition.partition) for partition in partitions}
-            on_assign(consumer, partitions)
+            on_assign(self, consumer, partitions)
 
-        self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=on_revoke, on_lost=on_revoke)
+        def revoked(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+            on_revoke(self, consumer, partitions)
+
+        self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=revoked)
 
     @property
     def metadata(self) -> Any:
@@ -102,6 +109,7 @@ class Member:
         try:
             await self._on_thread(self._consumer.close)
         finally:
+            self.left = True
             self._thread.shutdown(wait=False)
 
     def _take(self, most: int) -> list[Message]:

@@ -13,6 +13,7 @@ from penchant.streams.connection import consumer_options
 from penchant.streams.events import ClickAction
 from penchant.streams.inbox import Batch
 from penchant.streams.lane import INBOX_BATCHES, Lane
+from penchant.streams.member import Member
 from tests.chaos.defences.judgement import defence, judge_lists, judge_sets, judging
 from tests.chaos.defences.rig import WAIT_S, World, user_in
 
@@ -118,7 +119,7 @@ async def test_a_pause_lifted_in_time_lets_partitions_that_come_back_flow(
     """
     if instead:
 
-        def leave_paused(lane: Lane, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        def leave_paused(lane: Lane, _: Member, __: Consumer, partitions: Sequence[TopicPartition]) -> None:
             lane._call(lane._revoked({(partition.topic, partition.partition) for partition in partitions}))
 
         monkeypatch.setattr(Lane, "_on_revoke", leave_paused)
