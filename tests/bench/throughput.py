@@ -15,7 +15,7 @@ import numpy as np
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # not in its __all__
 from msgspec import Struct
 
-from penchant.profile.store.edge import copy_shards
+from penchant.profile.store.edge_shard import copy_shards
 from penchant.streams import interest
 from penchant.streams.codec import decode
 from penchant.streams.events import Recommendations

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from penchant.profile.store.edge import copy_shards
+from penchant.profile.store.edge_shard import copy_shards
 from tests.chaos.play import Play
 
 __all__ = ["Embedded"]

@@ -24,7 +24,7 @@ from penchant.parts import build_parts
 from penchant.profile.affinity import Transition
 from penchant.profile.identity import Identity
 from penchant.profile.positions import Positions
-from penchant.profile.store.edge import copy_shards
+from penchant.profile.store.edge_shard import copy_shards
 from penchant.streams import interest
 from penchant.streams.codec import Unusable, decode, encode
 from penchant.streams.events import Click, Item, Post

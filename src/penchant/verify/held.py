@@ -22,7 +22,7 @@ from penchant.profile.items import Item, Items
 from penchant.profile.positions import Position, Positions
 from penchant.profile.profiles import Profile
 from penchant.profile.signals import Signal
-from penchant.profile.store.edge import copy_shards
+from penchant.profile.store.edge_shard import copy_shards
 from penchant.settings import Settings
 from penchant.streams import interest
 from penchant.streams.records import SourceKey

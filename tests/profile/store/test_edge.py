@@ -21,7 +21,8 @@ from penchant.profile.store.base import (
     Write,
     new_token,
 )
-from penchant.profile.store.edge import FLUSH_POINTS, EdgeStore, StoreInUse
+from penchant.profile.store.edge import EdgeStore, StoreInUse
+from penchant.profile.store.edge_shard import FLUSH_POINTS
 
 WRITER = """
 import asyncio, resource, sys
@@ -228,7 +229,7 @@ async def test_a_full_disk_is_a_store_unavailable(tmp_path: Path, layout: Collec
 async def test_a_disk_almost_full_is_written_no_further(store: EdgeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of the space is not used up, for the engine would die of it; reading goes on."""
     await store.put("items", [point(1)])
-    monkeypatch.setattr("penchant.profile.store.edge.LEAST_FREE", 2**62)
+    monkeypatch.setattr("penchant.profile.store.edge_shard.LEAST_FREE", 2**62)
     with pytest.raises(StoreUnavailable, match="free on the disk"):
         await store.put("items", [point(2)])
     assert await store.count("items", SearchFilter()) == 1
