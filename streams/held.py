@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from penchant.streams.assignment import LogRecreated
+from penchant.streams.assignment import LogRecreated, PartitionLog
 from penchant.streams.inbox import Batch
 from penchant.streams.records import Record, SourceKey
 
@@ -15,7 +15,7 @@ class Held:
 
     Attributes:
         expected: next offset of each.
-        committed: how far the group has committed each, and those that are about to be assigned.
+        committed: how far the group has committed each.
         identities: of topics, by name: the ids that they had when their partitions were assigned.
         revocations: how often partitions have been taken away.
     """
@@ -27,6 +27,11 @@ class Held:
         self.revocations = 0
         self._assignments: dict[SourceKey, int] = {}  # of each partition: which one it is
         self._assignment = 0
+
+    def learn(self, logs: Mapping[SourceKey, PartitionLog]) -> None:
+        """Notes what the broker says of partitions that are about to begin."""
+        self.identities |= {topic: known.topic_id for (topic, _), known in logs.items()}
+        self.committed |= {source: known.committed for source, known in logs.items() if known.committed is not None}
 
     def begin(self, starts: Mapping[SourceKey, int]) -> None:
         """Partitions are this worker's from now on, and read from given offsets."""

@@ -147,7 +147,7 @@ class InterestHandler:
             offered = ranked.offered if self._learn else None
             listed = self._quality.give(profile, [item.item_id for item in ranked.items], offered)
             self._ranker.arms.listed(listed)
-        await asyncio.sleep(self._rest_s())  # the next ones may follow at once
+        await asyncio.sleep(self._rest_s())  # behind the last turn as well: the next lists may follow at once
         return [
             Output(
                 topic=self._recommendations,

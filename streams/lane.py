@@ -14,7 +14,7 @@ reading past a hole in the log without saying so (the assignment).
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
@@ -24,7 +24,7 @@ from penchant.errors import Unavailable
 from penchant.profile.positions import Position, Positions
 from penchant.settings import Settings
 from penchant.streams import metrics
-from penchant.streams.assignment import LogRecreated, Start, describe
+from penchant.streams.assignment import LogRecreated, describe
 from penchant.streams.backoff import Backoff
 from penchant.streams.connection import Fenced, broker_error
 from penchant.streams.hearing import Asking, Deaf
@@ -35,7 +35,7 @@ from penchant.streams.member import Member, name_is_held
 from penchant.streams.outbox import Lists, Outbox
 from penchant.streams.publish import Publisher
 from penchant.streams.records import Record, SourceKey, record_of
-from penchant.streams.starts import Starts
+from penchant.streams.starts import Found, Starts
 from penchant.streams.topics import describe_topics
 
 __all__ = ["Batch", "Handler", "Lane", "Submit"]
@@ -167,7 +167,6 @@ class Lane:
             settings=self._settings,
             broker=self._broker,
             positions=self._positions,
-            held=self._held,
             call=self._call,
             stopping=lambda: self._stopping,
         )
@@ -353,9 +352,10 @@ class Lane:
     # Assignment. librdkafka calls these in the consuming thread, inside `poll`; the loop is free meanwhile.
 
     def _on_assign(self, member: Member, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        starts = self._starts.find(consumer, partitions)
-        if starts is None:
+        found = self._starts.find(consumer, partitions, left=lambda: member.left)
+        if found is None:
             return
+        starts = found.starts
         assigned = [TopicPartition(topic, number, start.offset) for (topic, number), start in starts.items()]
         if self._settings.kafka.group_protocol == "consumer":
             consumer.incremental_assign(assigned)
@@ -363,15 +363,16 @@ class Lane:
             consumer.assign(assigned)
         if starts:
             log.info("assigned", lane=self.name, partitions=len(starts), starts=describe(starts))
-        self._call(self._assigned(member, starts))
+        self._call(self._assigned(member, found))
 
-    async def _assigned(self, member: Member, starts: Mapping[SourceKey, Start]) -> None:
+    async def _assigned(self, member: Member, found: Found) -> None:
         # Once more: a batch in hand for the partitions that stayed may have brought users of these back into memory.
         await self._handler.release()
         if member.left:
             return
-        self._held.begin({source: start.offset for source, start in starts.items()})
-        for (topic, number), start in starts.items():
+        self._held.learn(found.logs)
+        self._held.begin({source: start.offset for source, start in found.starts.items()})
+        for (topic, number), start in found.starts.items():
             if start.lost:
                 metrics.LOST_TO_RETENTION.labels(self.name, topic).inc(start.lost)
                 log.error(
@@ -387,7 +388,7 @@ class Lane:
         self._call(self._revoked_by(member, sources))
 
     async def _revoked_by(self, member: Member, partitions: set[SourceKey]) -> None:
-        if not member.left:  # else another has joined in its place, and these are that one's
+        if not member.left:  # else these may be its successor's by now
             await self._revoked(partitions)
 
     async def _revoked(self, partitions: set[SourceKey]) -> None:

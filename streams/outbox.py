@@ -82,7 +82,7 @@ class Outbox:
         self._wake.set()
 
     def drain(self) -> None:
-        """Has what is owed published at once; `run` returns behind that."""
+        """Has what is owed published at once; `run` returns behind that, or as soon as the broker refuses it."""
         self._draining = True
         self._wake.set()
 
@@ -93,11 +93,13 @@ class Outbox:
             tasks: in which publications are sent: it raises what ends them.
         """
         sending: asyncio.Task[bool] | None = None
-        while not self._over:
+        while True:
             await self._until_due()
             if sending is not None and sending.done():
                 sending.result()  # raises what nothing is sent on top of
                 sending = None
+            if self._over:
+                return
             publication = self._ledger.next(self._clock(), at_once=self._draining)
             if not publication:
                 if self._draining and sending is None:
@@ -141,7 +143,7 @@ class Outbox:
             revocations: how often partitions had been taken away when it was given.
             started: when that was.
         """
-        made = self._clock()
+        made, draining = self._clock(), self._draining
         try:
             await self._check()
             await self._publisher.publish(
@@ -156,7 +158,7 @@ class Outbox:
             if refused:
                 metrics.FENCED.labels(self._lane).inc()
             self._warn(error)
-            if refused and self._draining:
+            if refused and draining:
                 self._over = True  # nobody polls any more: what is left is for whoever has the partitions next
             else:
                 await asyncio.sleep(self._backoff.pause())

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from msgspec import Struct, structs
 
 from penchant.errors import Unavailable
 from penchant.profile.positions import Position, Positions
@@ -17,13 +18,12 @@ from penchant.streams.assignment import PartitionLog, Start, start_of
 from penchant.streams.backoff import Backoff
 from penchant.streams.connection import BrokerUnavailable, broker_error
 from penchant.streams.hearing import Asking, Deaf
-from penchant.streams.held import Held
 from penchant.streams.member import topic_partitions
 from penchant.streams.publish import GENERATION_ERRORS
 from penchant.streams.records import SourceKey
 from penchant.streams.topics import describe_topics
 
-__all__ = ["Starts"]
+__all__ = ["Found", "Starts"]
 
 log = structlog.get_logger()
 
@@ -48,6 +48,13 @@ class Call(Protocol):
         """What it returns."""
 
 
+class Found(Struct, frozen=True, kw_only=True):
+    """Where to start each partition, and what the broker says of it."""
+
+    starts: Mapping[SourceKey, Start]
+    logs: Mapping[SourceKey, PartitionLog]
+
+
 class Starts:
     """Finds where to start.
 
@@ -56,7 +63,6 @@ class Starts:
         settings: of this process.
         broker: is asked.
         positions: how far the store covers the log; None: nothing of what the lane does is in it.
-        held: the lane's partitions.
         call: runs what asks the store.
         stopping: whether the lane is being stopped.
     """
@@ -68,7 +74,6 @@ class Starts:
         settings: Settings,
         broker: Asking,
         positions: Positions | None,
-        held: Held,
         call: Call,
         stopping: Callable[[], bool],
     ) -> None:
@@ -76,27 +81,34 @@ class Starts:
         self._settings = settings
         self._broker = broker
         self._positions = positions
-        self._held = held
         self._call = call
         self._stopping = stopping
 
-    def find(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[SourceKey, Start] | None:
-        """Where to start, as soon as broker and store both say; None if the lane is stopped before that.
+    def find(
+        self, consumer: Consumer, partitions: Sequence[TopicPartition], *, left: Callable[[], bool]
+    ) -> Found | None:
+        """Where to start, as soon as broker and store both say; None if nobody wants to know any more before that.
 
-        Blocks. What the broker says is noted in `held`.
+        Blocks.
+
+        Args:
+            consumer: that the partitions are assigned to.
+            partitions: to start with.
+            left: whether the consumer has been given up.
 
         Raises:
             Deaf: the consumer may never hear of it.
         """
         backoff, heard = Backoff(), time.monotonic()
-        while not self._stopping():
+        while not (self._stopping() or left()):
             try:
-                found = self._describe(consumer, partitions)
-                stored = self._call(self._covered(found))
+                logs = self._describe(consumer, partitions)
+                stored = self._call(self._covered(logs))
                 starts = {
-                    source: start_of(f"{source[0]}[{source[1]}]", found[source], stored.get(source)) for source in found
+                    source: start_of(f"{source[0]}[{source[1]}]", known, stored.get(source))
+                    for source, known in logs.items()
                 }
-                self._set_back(consumer, {source: start.offset for source, start in starts.items()})
+                back = set_back(consumer, logs, starts)
             except Unavailable as error:
                 log.warning("cannot start yet", lane=self._lane, error=str(error))
                 if not isinstance(error, BrokerUnavailable):
@@ -105,7 +117,7 @@ class Starts:
                     raise Deaf("the broker has not said where to start") from error
                 time.sleep(backoff.pause())
             else:
-                return starts
+                return Found(starts=starts, logs=logs | back)
         return None
 
     async def _covered(self, found: Mapping[SourceKey, PartitionLog]) -> Mapping[SourceKey, Position]:
@@ -117,22 +129,6 @@ class Starts:
             for source, known in found.items()
             if known.committed is not None
         }
-
-    def _set_back(self, consumer: Consumer, starts: Mapping[SourceKey, int]) -> None:
-        """Commits where to start, where more than that is committed: the store was set back, and lists are owed anew.
-
-        Else a crash after the store has caught up, and before the lists are published, would leave them owed for good.
-        """
-        ahead = {source: start for source, start in starts.items() if start < self._held.committed.get(source, start)}
-        if not ahead:
-            return
-        try:
-            consumer.commit(offsets=topic_partitions(ahead), asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() not in GENERATION_ERRORS:
-                raise broker_error(error) from error
-            return  # whoever has these partitions next does it
-        self._held.committed |= ahead
 
     def _describe(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[SourceKey, PartitionLog]:
         if not partitions:
@@ -159,6 +155,30 @@ class Starts:
             raise broker_error(error) from error
         except KeyError as error:
             raise BrokerUnavailable(f"the topic {error} cannot be described yet") from None
-        self._held.identities |= {topic: identity.id for topic, identity in identities.items()}
-        self._held.committed |= {source: part.committed for source, part in found.items() if part.committed is not None}
         return found
+
+
+def set_back(
+    consumer: Consumer, logs: Mapping[SourceKey, PartitionLog], starts: Mapping[SourceKey, Start]
+) -> dict[SourceKey, PartitionLog]:
+    """Commits where to start, where more than that is committed: the store was set back, and lists are owed anew.
+
+    Else a crash after the store has caught up, and before the lists are published, would leave them owed for good.
+
+    Returns:
+        What is so of those logs from then on.
+    """
+    ahead = {
+        source: start.offset
+        for source, start in starts.items()
+        if (committed := logs[source].committed) is not None and start.offset < committed
+    }
+    if not ahead:
+        return {}
+    try:
+        consumer.commit(offsets=topic_partitions(ahead), asynchronous=False)
+    except KafkaException as error:
+        if error.args[0].code() not in GENERATION_ERRORS:
+            raise broker_error(error) from error
+        return {}  # whoever has these partitions next does it
+    return {source: structs.replace(logs[source], committed=offset) for source, offset in ahead.items()}

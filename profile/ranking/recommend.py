@@ -211,7 +211,7 @@ class Ranker:
         Args:
             profiles: of users.
             now_ms: as of which moment each, epoch milliseconds.
-            rest_s: for how long others have their turn behind each `TURN_S`, seconds.
+            rest_s: for how long others have their turn, seconds; asked when `TURN_S` has passed and lists are left.
         """
         mode, calibration, weights = self.mode, self._calibration, self._weights
         until = time.monotonic() + TURN_S

@@ -14,7 +14,6 @@ from penchant.settings import load_settings
 from penchant.streams import hearing, starts, topics
 from penchant.streams.connection import BrokerUnavailable, open_consumer, open_producer
 from penchant.streams.hearing import Asking, Deaf, Hearing
-from penchant.streams.held import Held
 from penchant.streams.lane import Lane
 from penchant.streams.ledger import Handled
 from penchant.streams.onlooker import TopicReader
@@ -176,12 +175,11 @@ def test_a_start_that_nobody_tells_is_given_up(nowhere, monkeypatch):
         settings=nowhere,
         broker=Asking(nowhere),
         positions=None,
-        held=Held(),
         call=lambda _: pytest.fail("the store is not asked"),
         stopping=lambda: False,
     )
     with pytest.raises(Deaf):
-        finding.find(consumer, [TopicPartition(nowhere.prefixed(Topic.CLICKS), 0)])
+        finding.find(consumer, [TopicPartition(nowhere.prefixed(Topic.CLICKS), 0)], left=lambda: False)
     assert time.monotonic() - began > 1.0
     consumer.close()
 

@@ -11,6 +11,7 @@ from penchant.profile.identity import Identity
 from penchant.profile.interest import Horizons
 from penchant.profile.items import Item, Items
 from penchant.profile.profiles import Profiles
+from penchant.profile.ranking import recommend
 from penchant.profile.ranking.features import BEHAVIOUR, content_names
 from penchant.profile.ranking.recommend import Ranker
 from penchant.profile.ranking.weights import Weights
@@ -21,6 +22,7 @@ from penchant.profile.store.base import StoreUnavailable
 from penchant.profile.store.edge import EdgeStore
 from penchant.profile.updater import ProfileUpdater
 from penchant.settings import load_settings
+from penchant.streams import interest
 from penchant.streams.codec import decode
 from penchant.streams.dead_letters import DeadLetter
 from penchant.streams.events import Click, ItemReady, Post, Recommendations, Transition
@@ -340,6 +342,18 @@ async def test_after_release_nothing_is_remembered(lane):
     assert (await lists(handler, handled))["ada"].profile_version == 1
     await handler.release()
     assert (await lists(handler, handled))["ada"].profile_version == 42
+
+
+async def test_lists_rest_for_events_that_wait(lane, monkeypatch):
+    """Behind each turn of making lists, and behind the last one, it is asked whether any do."""
+    monkeypatch.setattr(recommend, "TURN_S", -1)  # each list is a turn
+    monkeypatch.setattr(interest, "REST_S", 0)
+    handler, _, _ = lane
+    asked = []
+    handler.behind = lambda: not asked.append("whether any wait")
+    handled = await handler.handle(batch("clicks", *(click(f"e{user}", user, "i1") for user in ("ada", "bob", "eve"))))
+    assert len(await lists(handler, handled)) == 3
+    assert len(asked) == 4
 
 
 async def test_who_is_not_known_has_no_list(lane):

@@ -193,6 +193,7 @@ async def test_an_end_gives_up_nothing_but_what_has_gone():
 
     world = Slow(0)
     world.failing = 0
+    world.ledger._most_due = 2
     world.held.begin(world.committed)
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
         publishing = tasks.create_task(world.outbox.run(tasks))
@@ -207,6 +208,34 @@ async def test_an_end_gives_up_nothing_but_what_has_gone():
     assert world.outputs == {(1, offset): 1 for offset in range(5)}
     assert world.committed == {(TOPIC, 0): 0, (TOPIC, 1): 5, (TOPIC, 2): 0}
     assert world.ledger.backlog == 0
+
+
+@pytest.mark.parametrize("stands_after", [0, 1])
+async def test_what_the_broker_refuses_at_the_end_is_left_to_others(stands_after):
+    """Nobody polls any more, and so it will be refused again; but for what was refused of a moment before."""
+    asked, go = [], asyncio.Event()
+
+    class Refusing(World):
+        async def publish(self, *arguments, **options):
+            asked.append(arguments)
+            if len(asked) == 1:
+                await go.wait()
+            if not stands_after or len(asked) <= stands_after:
+                raise Refused("told to refuse")
+            await super().publish(*arguments, **options)
+
+    world = Refusing(0)
+    world.failing = 0
+    world.held.begin(world.committed)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        publishing = tasks.create_task(world.outbox.run(tasks))
+        await world.take([record_at(0, 0)])
+        await asyncio.sleep(0.05)
+        world.outbox.drain()
+        go.set()
+        await publishing
+    assert len(asked) == 2
+    assert world.ledger.backlog == (0 if stands_after else 1)
 
 
 @pytest.mark.parametrize("turns", range(4))

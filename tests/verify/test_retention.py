@@ -96,7 +96,10 @@ def test_a_snapshot_stands_in_for_what_is_gone(torn, played, tmp_path):
 
 
 def test_a_gap_between_snapshot_and_log_is_said(torn, played, tmp_path):
-    """Where the log begins after the snapshot ends, there is no verdict; nor where the snapshot is the newer."""
+    """Where the log begins after the snapshot ends, there is no verdict; nor where the snapshot is the newer.
+
+    Last of all: what it removes is gone for the others.
+    """
     with pytest.raises(ConfigurationError, match="newer than the store"):
         verify(
             played.copied(tmp_path / "older", played.snapshot),

@@ -41,9 +41,9 @@ async def test_a_redirect_leads_nowhere_else(host, tls, location):
 
 
 @pytest.mark.parametrize("location", ["https://[/", "https://2130706433/", "https://a b/", "https://%00/", "https://"])
-async def test_a_redirect_to_no_uri_is_refused(host, tls, location):
+async def test_a_redirect_to_no_uri_is_refused(host, tls, monkeypatch, location):
     """And raises nothing else."""
-    PLAIN["/odd"] = answer(302, location=location)
+    monkeypatch.setitem(PLAIN, "/odd", answer(302, location=location))
     found = await outcome(reader_of(host, tls), f"https://{HOST}:{host.port}/odd")
     assert found in {"malformed-uri", "too-many-redirects"}
 

@@ -1,4 +1,7 @@
-"""What hosts answer: what is fetched, what is refused at once, and what is tried again."""
+"""What hosts are asked and answer: what is fetched, what is refused at once, and what is tried again.
+
+And how much at a time, what is logged of it, and what a stop leaves.
+"""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Lanes and their settings."""
+"""Lanes, their settings, and a store for their positions."""
 
 import asyncio
 

@@ -6,8 +6,10 @@ import threading
 import pytest
 
 from penchant.errors import ConfigurationError
+from penchant.streams.assignment import Start
 from penchant.streams.connection import open_consumer
 from penchant.streams.hearing import Deaf
+from penchant.streams.starts import Found
 from penchant.streams.topics import Topic
 from tests.streams.lane.rig import (
     GROUP,
@@ -49,8 +51,14 @@ async def test_what_a_client_says_that_was_given_up_takes_nothing_from_its_succe
     """A deaf client takes longer to close than the lane waits: by then another one has the partitions."""
     running = lane_of(quick).start()
     await until(lambda: running.owned == 6, running=[running])
-    monkeypatch.setattr("penchant.streams.lane.LEAVE_S", 0.2)
-    former = running.lane._member
+    former, said = running.lane._member, []
+    revoked_by = running.lane._revoked_by
+
+    async def noted(member, partitions):
+        said.append((member, member.left))
+        await revoked_by(member, partitions)
+
+    monkeypatch.setattr(running.lane, "_revoked_by", noted)
     go_on, closed = threading.Event(), threading.Event()
 
     class Reluctant:
@@ -70,10 +78,16 @@ async def test_what_a_client_says_that_was_given_up_takes_nothing_from_its_succe
 
     monkeypatch.setattr(former, "_take", deaf)
     try:
-        await until(lambda: running.lane._member is not former and running.owned == 6, running=[running])
+        with monkeypatch.context() as hurry:
+            hurry.setattr("penchant.streams.lane.LEAVE_S", 0.2)
+            await until(lambda: running.lane._member is not former and running.owned == 6, running=[running])
     finally:
         go_on.set()
     await until(closed.is_set, running=[running])
+    assert (former, True) in said
+    await running.lane._assigned(former, Found(starts={("clicks", 9): Start(offset=0, lost=0)}, logs={}))
+    assert running.owned == 6
+    assert not running.lane.owns("clicks", 9)
     await send(quick, Topic.CLICKS, range(60))
     await until(lambda: len(running.scribe.handled) == 60, running=[running])
     await running.stop()
