@@ -131,6 +131,7 @@ class Lane:
         )
         room = max(INBOX_BATCHES, together) * batch_records
         self._inboxes = {topic: Inbox(together=together * batch_records, room=room) for topic in topics}
+        self._in_hand = dict.fromkeys(topics, 0)  # records that are being handled
         self._lag_told = -LAG_S
         self._paused: set[SourceKey] = set()
         self._identities_checked = -IDENTITY_CHECK_S
@@ -147,8 +148,9 @@ class Lane:
         return self._joined.is_set()
 
     def behind(self) -> bool:
-        """Whether a whole take waits while another is being handled: there is more than can be done at once."""
-        return not self._stopping and any(inbox.records >= self._batch_records for inbox in self._inboxes.values())
+        """Whether a whole take waits or is being handled: there is more than can be done at once."""
+        waiting = max(max(inbox.records, self._in_hand[topic]) for topic, inbox in self._inboxes.items())
+        return not self._stopping and waiting >= self._batch_records
 
     async def joined(self) -> None:
         """Returns when it has."""
@@ -310,7 +312,9 @@ class Lane:
     async def _work(self, topic: str) -> None:
         inbox = self._inboxes[topic]
         while (batch := await inbox.get()) is not None and not self._stopping:
+            self._in_hand[topic] = len(batch.records)
             await self._handle(batch)
+            self._in_hand[topic] = 0
 
     async def _handle(self, batch: Batch) -> None:
         started = self._clock()
